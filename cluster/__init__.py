@@ -1,0 +1,1 @@
+"""What castbank runs on: this machine, Slurm, Ray, Kubernetes. Nothing of ours is imported from here."""

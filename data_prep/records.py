@@ -1,0 +1,221 @@
+"""What travels between the stages of preparation: one frozen record per stage, and the errors people meet.
+
+Coordinates are pixels of the analysed frame (x right, y down, boxes x1 y1 x2 y2), times are seconds, spans are
+half-open. A frame index counts the analysed frames of one clip; its presentation time is ``times_s[frame]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+I32 = npt.NDArray[np.int32]
+U8 = npt.NDArray[np.uint8]
+
+Consent = Literal["granted", "unknown", "refused"]
+Fate = Literal["kept", "dropped", "quarantined"]
+Origin = Literal["other_clip", "other_shot", "same_shot"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, items done, items in all); the command line draws it, a test may ignore it."""
+
+
+class InputError(Exception):
+    """Something a person gave is wrong; the message names it, what came, what is allowed and what to do."""
+
+
+@dataclass(frozen=True)
+class Captions:
+    """The structured captions of one clip, as UltraVideo keeps them; an absent field is an empty string."""
+
+    brief: str = ""
+    detailed: str = ""
+    theme: str = ""
+    shot_type: str = ""
+    summarized: str = ""
+    background: str = ""
+    style: str = ""
+    camera_movement: str = ""
+    lighting: str = ""
+    atmosphere: str = ""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A span of a source that lies in a file of its own: file time 0 is source time ``start_s``.
+
+    ``id`` is free of dots and slashes; ``source_id`` is UltraVideo's ``url``.
+    """
+
+    id: str
+    source_id: str
+    path: str
+    start_s: float
+    end_s: float
+    fps: float
+    width_px: int
+    height_px: int
+    captions: Captions = Captions()
+    licence: str = ""
+    consent: Consent = "unknown"
+
+
+@dataclass(frozen=True)
+class Shot:
+    """Frames ``[start, end)`` of a clip without a cut."""
+
+    index: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """One face followed through one shot. N frames, of which those with ``embedded`` True carry an embedding.
+
+    frames: int32[N] ascending; boxes_px: f32[N,4]; landmarks_px: f32[N,5,2] (eyes, nose, mouth corners, image
+    left first); ovals_px: f32[N,P,2] outline of the visible face; scores: f32[N] detector confidence in [0,1],
+    0 where the box is interpolated; norms: f32[N] embedding length before normalising, 0 where not embedded;
+    sharpness: f32[N] variance of the Laplacian of the aligned 112-px crop, 0 where not embedded; yaw_deg: f32[N],
+    0 faces the camera, positive towards image right; embedded: bool[N]; embeddings: f32[N,D] unit rows, zeros
+    where not embedded; crop_frames: int32[K] and crops: u8[K,112,112,3] RGB, aligned, the reference candidates.
+    """
+
+    id: str
+    clip_id: str
+    shot: int
+    frames: I32
+    boxes_px: F32
+    landmarks_px: F32
+    ovals_px: F32
+    scores: F32
+    norms: F32
+    sharpness: F32
+    yaw_deg: F32
+    embedded: npt.NDArray[np.bool_]
+    embeddings: F32
+    crop_frames: I32
+    crops: U8
+
+    def row(self, frame: int) -> int:
+        """Position of a frame in the arrays; raises KeyError where the track does not see the frame."""
+        at = int(np.searchsorted(self.frames, frame))
+        if at == len(self.frames) or self.frames[at] != frame:
+            raise KeyError(frame)
+        return at
+
+    @property
+    def embedding(self) -> F32:
+        """f32[D], the unit mean of the frame embeddings weighted by their norm (a blurred face counts less)."""
+        weighted = (self.embeddings * self.norms[:, None]).sum(0)
+        return np.asarray(weighted / max(float(np.linalg.norm(weighted)), 1e-9), np.float32)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A candidate training window of one shot, already encoded, so that a clip is decoded once.
+
+    frames: int32[T] analysed frames; mp4: the encoded video at the bucket's size; track_map: u8[T,H,W], 0 for
+    nobody and k for ``tracks[k-1]``; tracks: ids of the tracks that the window sees.
+    """
+
+    index: int
+    shot: int
+    frames: I32
+    mp4: bytes
+    track_map: U8
+    tracks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One line of the ledger: an item's fate, the rule that decided, the number it had and the limit.
+
+    ``item`` is a clip, track, window or sample id and ``kind`` says which; ``error_class``, ``attempts``,
+    ``detail`` (stderr tail or sentence) and ``replay`` (the command that tries again) belong to quarantine.
+    """
+
+    item: str
+    kind: Literal["row", "clip", "track", "window", "sample"]
+    fate: Fate
+    stage: str
+    rule: str = ""
+    value: str = ""
+    limit: str = ""
+    error_class: str = ""
+    attempts: int = 1
+    detail: str = ""
+    replay: str = ""
+
+
+@dataclass(frozen=True)
+class AnalysedClip:
+    """All that one decoding pass over a clip yields. width_px × height_px is the size of the analysed frames;
+    times_s: f64[F] presentation time of each from the file's start; decoder and fingerprint say what read what."""
+
+    clip: Clip
+    width_px: int
+    height_px: int
+    times_s: F64
+    shots: tuple[Shot, ...]
+    tracks: tuple[FaceTrack, ...]
+    windows: tuple[Window, ...]
+    decisions: tuple[Decision, ...] = ()
+    decoder: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class Character:
+    """One person across tracks, clips and sources; the id is stable under re-runs and added clips."""
+
+    id: str
+    track_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Same-person threshold (cosine) in force, and what was measured with it on this corpus.
+
+    false_accept: share of co-visible pairs at or above it; false_reject: share of far-apart same-track pairs
+    below it; both NaN when there was no such pair.
+    """
+
+    pack: str
+    threshold: float
+    false_accept: float
+    false_reject: float
+    num_positive: int
+    num_negative: int
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A face of a character from outside the sample's own frames. image: u8[112,112,3] RGB, aligned.
+
+    similarity: cosine to the character's faces in the sample; time_gap_s: distance in the source's time to the
+    nearest frame of the sample, NaN when the source differs; yaw_difference_deg: to the sample's mean yaw.
+    """
+
+    character_id: str
+    clip_id: str
+    source_id: str
+    track_id: str
+    frame: int
+    time_s: float
+    origin: Origin
+    time_gap_s: float
+    similarity: float
+    yaw_deg: float
+    yaw_difference_deg: float
+    sharpness: float
+    image: U8 = field(repr=False)
+
+
+Json = dict[str, Any]

@@ -1,0 +1,1 @@
+"""What a person runs: one module per verb of the castbank command."""

@@ -1,0 +1,1 @@
+"""From shards to an identity bank: fine-tuning, generation, evaluation."""

@@ -1,0 +1,1 @@
+"""The identity modules: encoder, bank and the attention that reads it."""
