@@ -1,0 +1,53 @@
+"""The public shard format, version 1: WebDataset tars, an index and a manifest that is written last.
+
+A sample is five members with one dot-free key; every sample of a folder has the same five, so that plain
+``webdataset`` and ``datasets.load_dataset("webdataset", ...)`` read them without us, and nothing is a pickle:
+
+======================  ====================================================================================
+``KEY.mp4``             the window's frames, H.264, yuv420p, constant rate
+``KEY.txt``             the training caption, UTF-8: one identity sentence per cast slot, then the description
+``KEY.json``            the ``SampleNote``: where it comes from, the cast, every reference's origin, captions
+``KEY.labelmap.png``    8-bit grey, the T label maps stacked from top to bottom (height T·H); 0 is nobody, k is
+                        the k-th of the cast
+``KEY.references.png``  RGB, one row per cast slot, one 112x112 aligned face per reference, black where a slot
+                        has fewer
+======================  ====================================================================================
+
+Beside the tars: ``index.jsonl`` (shard, key, offset, length and sha256 of every sample, with its cast and
+source) and ``manifest.json`` (schema, counts, sha256 of every shard, the corpus's calibration, the
+configuration's hash). A folder without a manifest is unfinished and is refused. Embeddings are biometric data
+and are never in here.
+"""
+
+from data_prep.shards.files import IndexRow, Manifest, ShardFile, ShardSet, write_index, write_shard
+from data_prep.shards.sample import (
+    MEMBERS,
+    SCHEMA,
+    CastMember,
+    ReferenceNote,
+    Sample,
+    SampleNote,
+    ShardError,
+    check_references,
+    decode_sample,
+    encode_sample,
+)
+
+__all__ = [
+    "MEMBERS",
+    "SCHEMA",
+    "CastMember",
+    "IndexRow",
+    "Manifest",
+    "ReferenceNote",
+    "Sample",
+    "SampleNote",
+    "ShardError",
+    "ShardFile",
+    "ShardSet",
+    "check_references",
+    "decode_sample",
+    "encode_sample",
+    "write_index",
+    "write_shard",
+]

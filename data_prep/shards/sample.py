@@ -1,0 +1,243 @@
+"""One sample of a shard: its record, its five members as bytes and back, and the rule on references.
+
+The rule that no reference may come from the frames being trained on is enforced here when a sample is encoded
+and again when it is decoded, whoever wrote it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+
+from data_prep.records import U8, Captions, Consent, InputError, Json, Origin
+
+SCHEMA = 1
+MEMBERS = ("json", "labelmap.png", "mp4", "references.png", "txt")
+REFERENCE_PX = 112
+_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class ShardError(InputError):
+    """A sample or shard breaks the format; the message names the sample and the field."""
+
+
+@dataclass(frozen=True)
+class CastMember:
+    """One slot of a cast: ``slot`` counts from 1; ``sentence`` binds the slot's token to the person."""
+
+    slot: int
+    character_id: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class ReferenceNote:
+    """Where one reference face comes from. time_s: in its clip's file; time_gap_s: distance in the source's
+    time to the nearest frame of the sample, None when the source differs; similarity: cosine in [-1,1]."""
+
+    character_id: str
+    clip_id: str
+    source_id: str
+    track_id: str
+    frame: int
+    time_s: float
+    origin: Origin
+    time_gap_s: float | None
+    similarity: float
+    yaw_deg: float
+    yaw_difference_deg: float
+    sharpness: float
+
+
+@dataclass(frozen=True)
+class SampleNote:
+    """What ``KEY.json`` holds. frames: analysed frame indices of the clip, frame_times_s: their times in the
+    clip's file, both of length T; boxes_px: per slot T boxes x1 y1 x2 y2 at the sample's own size, None where
+    the person is not seen; start_s and end_s: span in the source; guard_gap_s: least distance of a reference of
+    the same shot; references: per slot, in the order of the picture's columns."""
+
+    key: str
+    clip_id: str
+    source_id: str
+    shot: int
+    window: int
+    start_s: float
+    end_s: float
+    frames: tuple[int, ...]
+    frame_times_s: tuple[float, ...]
+    fps: float
+    width_px: int
+    height_px: int
+    cast: tuple[CastMember, ...]
+    references: tuple[tuple[ReferenceNote, ...], ...]
+    boxes_px: tuple[tuple[tuple[float, float, float, float] | None, ...], ...]
+    captions: Captions
+    guard_gap_s: float
+    licence: str = ""
+    consent: Consent = "unknown"
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training example. mp4: the encoded video; label_map: u8[T,H,W]; references: per slot u8[R,112,112,3]
+    RGB, R as in the note; caption: the training caption."""
+
+    note: SampleNote
+    mp4: bytes = field(repr=False)
+    label_map: U8 = field(repr=False)
+    references: tuple[U8, ...] = field(repr=False)
+    caption: str
+
+
+def check_references(note: SampleNote) -> None:
+    """Raise ShardError for a slot without references, or a reference from the frames being trained on."""
+    for member, references in zip(note.cast, note.references, strict=True):
+        where = f"sample {note.key}, slot {member.slot} ({member.character_id})"
+        if not references:
+            raise ShardError(f"{where}: no reference; at least one from outside the window is needed")
+        for reference in references:
+            problem = _trespass(note, member, reference)
+            if problem:
+                raise ShardError(
+                    f"{where}: reference {reference.clip_id} frame {reference.frame} {problem}; references come "
+                    "from outside the frames being trained on: prepare the shards again"
+                )
+
+
+def _trespass(note: SampleNote, member: CastMember, reference: ReferenceNote) -> str:
+    """Why a reference may not serve this slot, or an empty string."""
+    if reference.character_id != member.character_id:
+        return f"shows {reference.character_id}"
+    if (reference.origin == "other_clip") != (reference.clip_id != note.clip_id):
+        return f"says origin {reference.origin}, the sample's clip is {note.clip_id}"
+    if reference.source_id == note.source_id and not (reference.time_gap_s or 0) > 0:
+        return "lies inside the sample's span of the source"
+    if reference.clip_id == note.clip_id:
+        if note.frames[0] <= reference.frame <= note.frames[-1]:
+            return "lies inside the window"
+        if reference.origin == "same_shot" and (reference.time_gap_s or 0) < note.guard_gap_s:
+            return f"is {reference.time_gap_s} s away, the guard gap is {note.guard_gap_s} s"
+    return ""
+
+
+def encode_sample(sample: Sample) -> dict[str, bytes]:
+    """Member name to bytes, in the order of the tar.
+
+    Raises:
+        ShardError: the key, a shape, a slot or a reference breaks the format.
+    """
+    _check_shapes(sample)
+    check_references(sample.note)
+    note = json.dumps(asdict(sample.note), ensure_ascii=False, allow_nan=False, sort_keys=True)
+    label_map = sample.label_map
+    members = {
+        "json": note.encode(),
+        "labelmap.png": _png(label_map.reshape(-1, label_map.shape[-1])),
+        "mp4": sample.mp4,
+        "references.png": _png(_grid(sample.references)[..., ::-1]),
+        "txt": sample.caption.encode(),
+    }
+    return {name: members[name] for name in MEMBERS}
+
+
+def _check_shapes(sample: Sample) -> None:
+    note = sample.note
+    if not _KEY.fullmatch(note.key):
+        raise ShardError(f"sample key {note.key!r}: letters, digits, - and _ are allowed, dots split a key")
+    wanted = (len(note.frames), note.height_px, note.width_px)
+    if sample.label_map.shape != wanted or sample.label_map.dtype != np.uint8:
+        got = f"{sample.label_map.dtype}{list(sample.label_map.shape)}"
+        raise ShardError(f"sample {note.key}: label map is {got}, the note says uint8{list(wanted)}")
+    if int(sample.label_map.max(initial=0)) > len(note.cast):
+        raise ShardError(
+            f"sample {note.key}: label map names slot {sample.label_map.max()} of {len(note.cast)}"
+        )
+    if [m.slot for m in note.cast] != list(range(1, len(note.cast) + 1)) or not note.cast:
+        raise ShardError(f"sample {note.key}: slots must be 1..N in order, got {[m.slot for m in note.cast]}")
+    lengths = [len(note.cast), len(note.references), len(note.boxes_px), len(sample.references)]
+    if len(set(lengths)) > 1 or any(
+        len(a) != len(b) for a, b in zip(note.references, sample.references, strict=True)
+    ):
+        raise ShardError(
+            f"sample {note.key}: cast, references, boxes and pictures differ in number: {lengths}"
+        )
+
+
+def _grid(references: tuple[U8, ...]) -> U8:
+    columns = max(len(r) for r in references)
+    grid = np.zeros((len(references), REFERENCE_PX, columns, REFERENCE_PX, 3), np.uint8)
+    for row, pictures in enumerate(references):
+        grid[row, :, : len(pictures)] = pictures.transpose(1, 0, 2, 3)
+    return grid.reshape(len(references) * REFERENCE_PX, columns * REFERENCE_PX, 3)
+
+
+def _png(image: U8) -> bytes:
+    done, data = cv2.imencode(".png", np.ascontiguousarray(image), [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    assert done
+    return data.tobytes()
+
+
+def decode_sample(members: dict[str, bytes]) -> Sample:
+    """The sample back from its members.
+
+    Raises:
+        ShardError: a member is missing or damaged, the schema is not ours, or the reference rule is broken.
+    """
+    missing = [name for name in MEMBERS if name not in members]
+    if missing:
+        raise ShardError(
+            f"a sample lacks {', '.join(missing)}; it has {', '.join(sorted(members)) or 'nothing'}"
+        )
+    note = note_from_json(json.loads(members["json"]))
+    label_map = _pixels(members["labelmap.png"], note.key, cv2.IMREAD_GRAYSCALE)
+    wanted = (len(note.frames), note.height_px, note.width_px)
+    if label_map.size != int(np.prod(wanted)):
+        raise ShardError(f"sample {note.key}: labelmap.png is {label_map.shape}, the note says {wanted}")
+    grid = _pixels(members["references.png"], note.key, cv2.IMREAD_COLOR_RGB)
+    cells = grid.reshape(len(note.cast), REFERENCE_PX, -1, REFERENCE_PX, 3).transpose(0, 2, 1, 3, 4)
+    references = tuple(cell[: len(r)].copy() for cell, r in zip(cells, note.references, strict=True))
+    sample = Sample(note, members["mp4"], label_map.reshape(wanted), references, members["txt"].decode())
+    check_references(note)
+    return sample
+
+
+def _pixels(data: bytes, key: str, mode: int) -> U8:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
+    if image is None:
+        raise ShardError(f"sample {key}: a picture of {len(data)} bytes is not a PNG")
+    return np.asarray(image, np.uint8)
+
+
+def note_from_json(data: Json) -> SampleNote:
+    """A SampleNote from parsed JSON.
+
+    Raises:
+        ShardError: another schema version, or fields that are missing or unknown.
+    """
+    if data.get("schema") != SCHEMA:
+        raise ShardError(
+            f"sample {data.get('key')}: schema {data.get('schema')}, this castbank reads {SCHEMA}; "
+            "prepare the shards again or use the castbank that wrote them"
+        )
+    try:
+        return SampleNote(**{name: _field(name, value) for name, value in data.items()})
+    except TypeError as error:
+        raise ShardError(f"sample {data.get('key')}: {error}") from error
+
+
+def _field(name: str, value: Any) -> Any:
+    if name == "cast":
+        return tuple(CastMember(**m) for m in value)
+    if name == "references":
+        return tuple(tuple(ReferenceNote(**r) for r in slot) for slot in value)
+    if name == "boxes_px":
+        return tuple(tuple(None if b is None else tuple(b) for b in slot) for slot in value)
+    if name == "captions":
+        return Captions(**value)
+    return tuple(value) if isinstance(value, list) else value
