@@ -1,0 +1,116 @@
+"""The knobs of training and generation, each declared once, with its default, unit and reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TinyConfig:
+    """The tiny family: a Wan transformer small enough for a CPU, on patch-PCA latents."""
+
+    num_layers: int = 6
+    num_heads: int = 4
+    head_dim: int = 48  # 4 heads x 48 = 192 wide; 3.3 M parameters with the feed-forward below
+    ffn_dim: int = 512
+    patch_px: int = 8  # one latent cell
+    latent_channels: int = 24  # of 192; 93.5 % of the variance of real clips (measured)
+    text_tokens: int = 64  # words of the prompt that are read
+    text_dim: int = 128
+    shift: float = 1.0  # flow shift; Wan's 3..5 are for far more tokens than a tiny clip has
+
+
+@dataclass(frozen=True)
+class FamilyConfig:
+    """Which video transformer, by its name in pipeline.families."""
+
+    name: str = "tiny"
+    tiny: TinyConfig = field(default_factory=TinyConfig)
+
+
+@dataclass(frozen=True)
+class IdentityConfig:
+    """Identity encoder, bank and attention."""
+
+    embedding_dim: int = 512  # the recogniser's width
+    tokens_per_character: int = 32
+    width: int = 192  # of the tokens
+    encoder_layers: int = 2
+    num_heads: int = 4
+    max_cast: int = 8  # slots with an embedding of their own
+    every: int = 1  # identity attention in every k-th block (ConsisID: 2 of 42)
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """What is drawn per sample: noise level, dropped conditions, references and their noise."""
+
+    distribution: Literal["uniform", "logit_normal"] = "logit_normal"  # of the noise level, before the shift
+    text_drop: float = 0.1  # probability that the caption is dropped, for guidance (ConsisID)
+    cast_drop: float = 0.1  # probability that the whole cast is dropped, for guidance
+    cross_face: float = (
+        0.5  # probability of outside references, else a face of the sample itself (ConsisID's beta)
+    )
+    reference_log_sigma_mean: float = -3.0  # reference noise sigma = exp(N(mean, std)) (ConsisID)
+    reference_log_sigma_std: float = 0.5
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weight of each loss; 0 leaves it out."""
+
+    diffusion: float = 1.0
+    mask: float = 1.0
+    routing: float = 0.1
+    mask_probability: float = 0.5  # share of samples that the mask loss takes (ConsisID's alpha)
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Which parameters are trained, and how fast."""
+
+    kind: Literal["full", "lora"] = "full"
+    learning_rate: float = (
+        1.5e-3  # of the transformer or its LoRA; a pretrained one wants 3e-6 full, 1e-4 LoRA
+    )
+    identity_learning_rate: float = 1.5e-3
+    train_identity: bool = True  # encoder, slots and identity attention
+    rank: int = 16
+    alpha: float = 16.0
+    targets: tuple[str, ...] = (
+        "to_q",
+        "to_k",
+        "to_v",
+        "to_out.0",
+    )  # attention projections of the transformer
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that decides what the model is and what it is asked to learn."""
+
+    family: FamilyConfig = field(default_factory=FamilyConfig)
+    identity: IdentityConfig = field(default_factory=IdentityConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """castbank generate: one clip from a prompt and a cast."""
+
+    run: str = "???"  # a run's folder, or its export
+    prompt: str = "???"
+    cast: tuple[str, ...] = ()  # names in the run's bank, in slot order
+    output: str = "generated.mp4"
+    layout: str = ""  # PNG of slot numbers (0 nobody) that says who goes where; empty: the router decides
+    strength: float = 1.0  # of the identity attention; 0.7..0.85 is the useful band of large models
+    guidance: float = 1.0  # 1 is off, and costs half
+    seed: int = 0
+    steps: int = 30
+    num_frames: int = 5
+    height_px: int = 96
+    width_px: int = 160
+    fps: float = 8.0
