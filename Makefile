@@ -1,0 +1,43 @@
+# castbank: `make demo` shows it, `make test` checks it; both set up all they need and may be run again.
+# Another python: make PYTHON=/usr/bin/python3.12. Which torch build: README, Installation.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help env demo test lint bench prove clean
+help:  ## what can be made
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
+
+env: $(STAMP)  ## the virtual environment, exactly the tested versions
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "castbank needs Python 3.11 or newer: make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt
+	touch $@
+
+demo: env  ## real footage to shards to a trained identity bank, in ./demo
+	$(BIN)/castbank demo --output demo
+
+lint: env  ## style and types
+	$(BIN)/ruff format --check pipeline jobs data_prep cluster tests
+	$(BIN)/ruff check pipeline jobs data_prep cluster tests
+	$(BIN)/mypy
+
+test: env lint  ## every check that fits in minutes
+	$(BIN)/castbank faces install all
+	$(BIN)/python -m pytest -m "not slow and not bench"
+
+prove: env  ## the long proofs: kills, resumes, byte-identity, on the whole footage
+	$(BIN)/castbank faces install all
+	$(BIN)/python -m pytest -m slow
+
+bench: env  ## speed and memory, as ratios taken in one run
+	$(BIN)/castbank faces install all
+	$(BIN)/python -m pytest -m bench -s
+
+clean:  ## remove the environment and the demo; the face packs and footage in CASTBANK_HOME stay
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,95 @@
+"""The ``castbank`` command: finds the verb, runs it, and turns what went wrong into one line and an exit code.
+
+Exit codes: 0 done; 1 a bug or a failure of the machine (traceback shown); 2 bad input or configuration; 75 stopped
+by a signal after a checkpoint, run the same command again; 130 interrupted by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Protocol
+
+from data_prep.records import InputError
+
+VERBS = {  # name: what --help says; the module of the same name in jobs/ is imported only when its verb runs
+    "prepare": "clips to shards: find people, link identities, draw masks, choose references, pack",
+    "train": "shards to an identity bank: fine-tune a video diffusion transformer, full weights or LoRA",
+    "generate": "prompt and cast to a video",
+    "evaluate": "who is recognisable in a video, and who bled into whom",
+    "report": "shards to one HTML page to look at",
+    "demo": "all of the above on real footage, on this machine, in minutes",
+    "doctor": "check this machine and say what to do about each finding",
+    "faces": "install face packs; draw what they see in a picture",
+}
+EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class Verb(Protocol):
+    """A module in jobs/: adds its arguments to a parser, and does the work."""
+
+    SUMMARY: str
+
+    def configure(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, args: argparse.Namespace) -> int: ...
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit code; ``argv`` defaults to the process's own arguments."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser(arguments)
+    args = parser.parse_args(arguments)
+    if args.verb is None:
+        parser.print_help()
+        return EXIT_INPUT
+    try:
+        code: int = args.run(args)
+    except InputError as error:
+        sys.stderr.write(f"castbank {args.verb}: {error}\n")
+        return EXIT_INPUT
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            f"\ncastbank {args.verb}: interrupted; nothing half-written stays, run it again to go on\n"
+        )
+        return EXIT_INTERRUPTED
+    return code
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="castbank",
+        description="Every character keeps its own face: clips to shards to a multi-character identity bank.",
+        epilog="castbank VERB --help says more. Start with: castbank doctor, then castbank demo.",
+    )
+    parser.add_argument("--version", action="version", version=f"castbank {_version()}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    chosen = next((a for a in arguments if not a.startswith("-")), None)
+    for name, summary in VERBS.items():
+        if name != chosen:  # only its line in --help is needed
+            verbs.add_parser(name, help=summary)
+            continue
+        module: Verb = importlib.import_module(f"jobs.{name}")
+        child = verbs.add_parser(
+            name,
+            help=summary,
+            description=module.SUMMARY,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.configure(child)
+        child.set_defaults(run=module.run)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return version("castbank")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""``castbank doctor``: looks at this machine and says, per finding, whether it is fine and what to do if not."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlparse
+
+SUMMARY = """Check what castbank needs on this machine: versions, accelerators, face packs, disk, Ray, MLflow.
+
+Each finding says what was seen and, where it is not fine, what to do. Exit code 0 when nothing is broken,
+2 when something is.
+
+example: castbank doctor --output /data/shards --tracking-uri http://mlflow.internal:5000"""
+
+MIN_FREE_GIB = 5.0  # the demo writes 0.1 GiB, a checkpoint of a 1.3B model with optimizer about 16
+MIN_MEMORY_GIB = 4.0  # one analysis worker peaks near 1 GiB, one tiny training rank near 1
+CONNECT_TIMEOUT_S = 3.0
+
+State = Literal["ok", "warning", "broken"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One checked thing: its state, what was seen, and the remedy (empty when fine)."""
+
+    name: str
+    state: State
+    seen: str
+    remedy: str = ""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the places to check."""
+    parser.add_argument("--output", default=".", type=Path, help="folder that results go to (default: here)")
+    parser.add_argument(
+        "--tracking-uri", default="", help="MLflow server or sqlite:/// store (default: sqlite)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print every finding; 0 when none is broken."""
+    marks = {"ok": "ok      ", "warning": "warning ", "broken": "BROKEN  "}
+    findings = []
+    for check in _checks(args):
+        for finding in check():
+            findings.append(finding)
+            sys.stdout.write(f"{marks[finding.state]}{finding.name}: {finding.seen}\n")
+            if finding.remedy:
+                sys.stdout.write(f"          -> {finding.remedy}\n")
+            sys.stdout.flush()
+    broken = sum(f.state == "broken" for f in findings)
+    warnings = sum(f.state == "warning" for f in findings)
+    sys.stdout.write(f"{len(findings)} checks, {broken} broken, {warnings} warnings\n")
+    return 2 if broken else 0
+
+
+def _checks(args: argparse.Namespace) -> list[Callable[[], Iterator[Finding]]]:
+    return [
+        check_python,
+        check_packages,
+        check_machine,
+        check_accelerators,
+        lambda: check_disk(args.output),
+        check_faces,
+        check_ray,
+        lambda: check_tracking(args.tracking_uri),
+    ]
+
+
+def check_python() -> Iterator[Finding]:
+    """Interpreter and platform."""
+    seen = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    yield Finding("python", "ok", seen)
+
+
+def check_packages() -> Iterator[Finding]:
+    """Every requirement of the distribution is there, and nobody else owns our top-level names."""
+    from packaging.requirements import Requirement
+
+    try:
+        wanted = [Requirement(r) for r in requires("castbank") or []]
+    except PackageNotFoundError:
+        yield Finding("packages", "broken", "castbank is not installed", "run make, or pip install -e .")
+        return
+    wanted = [r for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})]
+    bad = []
+    for requirement in wanted:
+        try:
+            have = version(requirement.name)
+        except PackageNotFoundError:
+            bad.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(have, prereleases=True):
+            bad.append(f"{requirement.name} {have} is not {requirement.specifier}")
+    if bad:
+        yield Finding("packages", "broken", "; ".join(bad), "pip install -e . -c constraints.txt")
+    else:
+        names = ("torch", "deepspeed", "ray", "diffusers", "mlflow")
+        yield Finding("packages", "ok", ", ".join(f"{n} {version(n)}" for n in names))
+    for name in ("pipeline", "jobs", "data_prep", "cluster"):
+        spec = importlib.util.find_spec(name)
+        ours = Path(__file__).resolve().parent.parent / name
+        if spec is None or Path(str(spec.origin)).resolve().parent != ours:
+            where = spec.origin if spec else "nowhere"
+            yield Finding(f"import {name}", "broken", f"comes from {where}", "uninstall what owns that name")
+
+
+def check_machine() -> Iterator[Finding]:
+    """Cores and memory."""
+    import psutil
+
+    memory_gib = psutil.virtual_memory().available / 2**30
+    seen = f"{len(os.sched_getaffinity(0))} cores, {memory_gib:.1f} GiB of memory free"
+    if memory_gib < MIN_MEMORY_GIB:
+        yield Finding("machine", "warning", seen, f"{MIN_MEMORY_GIB:g} GiB or more; lower run.num_workers")
+    else:
+        yield Finding("machine", "ok", seen)
+
+
+def check_accelerators() -> Iterator[Finding]:
+    """What torch can compute on."""
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        yield Finding("accelerators", "ok", f"{len(names)} x {names[0]}, CUDA {torch.version.cuda}")
+    elif shutil.which("nvidia-smi"):
+        yield Finding(
+            "accelerators",
+            "broken",
+            f"nvidia-smi is here, but torch {torch.__version__} sees no GPU",
+            "install a CUDA build of torch that fits the driver (README, Installation)",
+        )
+    else:
+        yield Finding(
+            "accelerators",
+            "warning",
+            "none; torch computes on the CPU",
+            "fine for preparation, the tiny family and the demo; the wan and cogvideox families need GPUs",
+        )
+
+
+def check_disk(folder: Path) -> Iterator[Finding]:
+    """The output folder can be written and has room."""
+    nearest = folder.resolve()
+    while not nearest.exists():
+        nearest = nearest.parent
+    free_gib = shutil.disk_usage(nearest).free / 2**30
+    seen = f"{free_gib:.1f} GiB free at {nearest}"
+    if not os.access(nearest, os.W_OK):
+        yield Finding("disk", "broken", f"{nearest} is not writable", "choose another --output")
+    elif free_gib < MIN_FREE_GIB:
+        yield Finding("disk", "warning", seen, f"{MIN_FREE_GIB:g} GiB or more, or another --output")
+    else:
+        yield Finding("disk", "ok", seen)
+
+
+def check_faces() -> Iterator[Finding]:
+    """Hashes of the installed face packs."""
+    from data_prep.faces import packs
+
+    for name, spec in packs.PACKS.items():
+        problem = packs.problem(spec)
+        licence = "" if spec.commercial else f" (licence: {spec.licence})"
+        if not problem:
+            yield Finding(f"face pack {name}", "ok", f"{packs.folder(spec)}{licence}")
+        elif name == "embedded":
+            yield Finding(f"face pack {name}", "broken", problem, f"castbank faces install {name}")
+        else:
+            yield Finding(f"face pack {name}", "ok", f"not installed, optional{licence}")
+
+
+def check_ray() -> Iterator[Finding]:
+    """Ray starts here, or the cluster named by RAY_ADDRESS answers."""
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        cpus = int(ray.cluster_resources().get("CPU", 0))
+        yield Finding("ray", "ok", f"{len(ray.nodes())} node(s), {cpus} CPUs, {address or 'started here'}")
+    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+        text = str(error).splitlines()[0]
+        yield Finding("ray", "broken", text, "check RAY_ADDRESS, or unset it to use this machine alone")
+    finally:
+        ray.shutdown()
+
+
+def check_tracking(uri: str) -> Iterator[Finding]:
+    """The MLflow store can be reached."""
+    parts = urlparse(uri)
+    if parts.scheme in ("http", "https"):
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            socket.create_connection((parts.hostname or "", port), CONNECT_TIMEOUT_S).close()
+            yield Finding("mlflow", "ok", f"{uri} answers")
+        except OSError as error:
+            yield Finding(
+                "mlflow",
+                "broken",
+                f"{uri}: {error}",
+                "start the server (mlflow server) or correct tracking.uri",
+            )
+    elif parts.scheme in ("sqlite", ""):
+        yield Finding("mlflow", "ok", uri or "sqlite store beside the runs")
+    else:
+        yield Finding(
+            "mlflow", "warning", f"{uri}: not checked", "http(s):// and sqlite:/// are checked here"
+        )

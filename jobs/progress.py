@@ -1,0 +1,69 @@
+"""Progress of long work: a bar with count, rate and time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+LINE_EVERY_S = 10.0
+
+
+class ProgressBar:
+    """Draws what a ``data_prep.records.Progress`` callback reports: call it with (stage, done, total).
+
+    On a terminal each stage is one tqdm bar on stderr. Elsewhere (a log file, CI) a stage prints a line when it
+    starts, at most every ten seconds, and when it ends. Use it as a context manager so that bars are closed.
+    """
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self._tqdm = tqdm
+        self._live = sys.stderr.isatty()
+        self._stage = ""
+        self._bar: tqdm[None] | None = None
+        self._started = self._printed = 0.0
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Report ``done`` of ``total`` items of a stage; a new stage name closes the one before."""
+        if stage != self._stage:
+            self.close()
+            self._stage, self._started, self._printed = stage, time.monotonic(), 0.0
+            if self._live:
+                self._bar = self._tqdm(total=total, desc=stage, unit="", dynamic_ncols=True, file=sys.stderr)
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
+        elif not self._live:
+            self._line(stage, done, total)
+
+    def close(self) -> None:
+        """End the bar that is open, if any."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        self._stage = ""
+
+    def _line(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done < total and now - self._printed < LINE_EVERY_S:
+            return
+        self._printed = now
+        spent = now - self._started
+        text = f"{stage}: {done}/{total}"
+        if done and spent > 0:
+            rate = done / spent
+            text += f", {rate:.2f}/s, {spent:.0f} s spent"
+            if done < total:
+                text += f", {(total - done) / rate:.0f} s left"
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()

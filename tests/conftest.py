@@ -1,0 +1,49 @@
+"""Session fixtures: installed face packs, the demo footage, and the shards made from it, each made once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
+
+
+def _quiet(stage: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@pytest.fixture(scope="session")
+def face_home() -> Path:
+    """CASTBANK_HOME with the embedded packs installed (the per-user cache, shared between runs)."""
+    from data_prep.faces import install, packs
+
+    for name in ("embedded", "embedded_alt"):
+        install.install(name)
+    return packs.home()
+
+
+@pytest.fixture(scope="session")
+def footage(face_home: Path) -> Path:
+    """The demo footage with its ground truth, made once per machine."""
+    from data_prep.footage import make_footage
+
+    folder = face_home / "footage"
+    make_footage(folder, face_home, _quiet)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shards(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of the whole footage, prepared with the demo's configuration."""
+    from data_prep.config import PrepareConfig
+    from data_prep.flow import prepare
+    from jobs import config
+
+    output = tmp_path_factory.mktemp("prepared") / "shards"
+    overrides = [f"manifest={footage / 'short.csv'}", f"clips={footage / 'clips'}", f"output={output}"]
+    demo = Path(__file__).parent.parent / "jobs" / "configs" / "prepare_demo.yaml"
+    prepare(config.load(PrepareConfig, demo, overrides), _quiet)
+    return output
