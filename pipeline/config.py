@@ -114,3 +114,81 @@ class GenerateConfig:
     height_px: int = 96
     width_px: int = 160
     fps: float = 8.0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which samples are trained on, and what is taken of each."""
+
+    shards: str = "???"  # folder that castbank prepare wrote
+    num_frames: int = 5  # of the sample's; the causal VAEs want 1 + 4k
+    frame_stride: int = 1  # between them; the middle of the sample is taken
+    include_characters: tuple[str, ...] = ()  # ids; a sample stays if it shows one of them; empty: all stay
+    exclude_characters: tuple[str, ...] = ()  # ids; a sample that shows one of them is left out
+    pack: str = "embedded"  # face pack whose recogniser the identity encoder reads
+    features: str = ""  # folder of cached face embeddings; empty: SHARDS.features, beside the shards
+    min_own_face_px: int = 16  # shorter side of a face cropped from the sample's own frames
+    num_workers: int = 1  # background loading processes per rank; 0 loads in the rank itself
+    prefetch: int = 2  # batches ready ahead
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW; the learning rates themselves belong to what is trained (model.adapter)."""
+
+    betas: tuple[float, float] = (0.9, 0.95)  # ConsisID's
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    warmup_steps: int = 10
+    schedule: Literal["constant", "cosine"] = "cosine"
+    final_scale: float = 0.1  # of the learning rate at the last step of the cosine
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """DeepSpeed."""
+
+    num_processes: int = 2  # on this machine; ignored where a launcher has set the ranks
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    accumulation: int = 1  # forward passes per update
+    gradient_clipping: float = 1.0  # L2 norm; 0 is off
+    offload_optimizer: bool = False  # its state in host memory
+    offload_parameters: bool = False  # stage 3 only
+    timeout_s: float = 600.0  # a peer silent for longer ends the run
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What survives a crash."""
+
+    every_steps: int = 50
+    keep_last: int = 2
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Where losses, parameters and pictures are seen."""
+
+    kind: Literal["mlflow", "none"] = "mlflow"
+    uri: str = ""  # any MLflow tracking URI; empty: mlflow.db beside the run's folder
+    experiment: str = "castbank"
+    flush_s: float = 2.0  # between sends; everything is on disk at once and sent in batches
+    max_wait_s: float = 60.0  # at the end, for a server that does not answer; the rest stays on disk
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """castbank train: shards in, a trained identity bank out."""
+
+    run: str = "???"  # the run's folder; an existing one of the same configuration is resumed
+    base: str = ""  # export folder of an earlier run to start from; empty: random weights
+    seed: int = 0
+    num_steps: int = 200
+    batch_size: int = 4  # samples per update over all ranks and accumulated passes
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)

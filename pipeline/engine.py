@@ -1,0 +1,188 @@
+"""The DeepSpeed engine behind five verbs: forward, backward, step, save, load. Nothing else imports deepspeed.
+
+ZeRO's stage, the precision and the accumulation are numbers in one dictionary; the learning rate is a pure
+function of the step, so the engine carries no scheduler state.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from pipeline.batch import Batch
+from pipeline.config import EngineConfig, OptimizerConfig
+
+TAG = "engine"
+UNIVERSAL = "universal"
+
+
+def zero_config(config: EngineConfig, micro_batch: int) -> dict[str, Any]:
+    """DeepSpeed's configuration dictionary; everything it would otherwise choose silently is stated.
+
+    Args:
+        config: stage, precision, accumulation, clipping, offload.
+        micro_batch: samples per process and forward pass.
+    """
+    return {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": config.accumulation,
+        "gradient_clipping": config.gradient_clipping,  # DeepSpeed's own default is 1.0
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "offload_optimizer": {"device": "cpu" if config.offload_optimizer else "none"},
+            "offload_param": {"device": "cpu" if config.offload_parameters else "none"},
+        },
+        "zero_force_ds_cpu_optimizer": False,  # its CPUAdam is compiled at first use, three minutes
+        "bf16": {"enabled": config.dtype == "bf16"},
+        "steps_per_print": 10**9,
+        "checkpoint": {"load_universal": False},
+    }
+
+
+def learning_rate_scale(step: int, num_steps: int, config: OptimizerConfig) -> float:
+    """Factor in [0, 1] on all learning rates at 0-based ``step``: linear warm-up, then constant or cosine."""
+    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    if config.schedule == "constant":
+        return warm
+    done = min(1.0, max(0.0, (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)))
+    floor = config.final_scale
+    return warm * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def join(config: EngineConfig) -> torch.device:
+    """Enter the process group that the rank variables describe; returns this process's device."""
+    deepspeed = _deepspeed()
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    deepspeed.init_distributed(backend, timeout=timedelta(seconds=config.timeout_s), verbose=False)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    local = int(deepspeed.comm.get_local_rank())
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)
+
+
+def leave() -> None:
+    """Leave the process group, so that a later one in this process starts clean."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class Engine:
+    """An objective, its optimizer and their partition over the ranks."""
+
+    def __init__(
+        self,
+        objective: torch.nn.Module,
+        groups: Sequence[dict[str, Any]],
+        config: EngineConfig,
+        optimizer: OptimizerConfig,
+        micro_batch: int,
+    ) -> None:
+        """Wrap ``objective``; ``groups`` are optimizer groups with ``params`` and ``lr`` (trainable ones only)."""
+        self._objective, self._groups = objective, [dict(group) for group in groups]
+        self._config, self._optimizer, self._micro_batch = config, optimizer, micro_batch
+        self._rates = [float(group["lr"]) for group in groups]
+        self._engine = self._wrap(load_universal=False)
+
+    def _wrap(self, load_universal: bool) -> Any:
+        options = self._optimizer
+        optimizer = torch.optim.AdamW(
+            self._groups, betas=options.betas, eps=options.eps, weight_decay=options.weight_decay
+        )
+        config = zero_config(self._config, self._micro_batch)
+        config["checkpoint"] = {"load_universal": load_universal}
+        wrapped = _deepspeed().initialize(model=self._objective, optimizer=optimizer, config=config)
+        return wrapped[0]
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self._engine.device)
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """The objective's named scalars; under bf16 its matrix products run in bf16."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._config.dtype == "bf16"):
+            scalars: dict[str, torch.Tensor] = self._engine(batch)
+        return scalars
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Accumulate gradients; DeepSpeed divides by the number of accumulated passes itself."""
+        self._engine.backward(loss)
+
+    def step(self, learning_rate_scale: float) -> None:
+        """Update at the accumulation's end, before it do nothing; call it after every backward."""
+        for group, rate in zip(self._engine.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * learning_rate_scale
+        self._engine.step()
+
+    def gradient_norm(self) -> float:
+        """L2 norm of the last update's gradient before clipping; NaN where DeepSpeed did not measure it."""
+        norm = self._engine.get_global_grad_norm()
+        return math.nan if norm is None else float(norm)
+
+    def save(self, folder: Path) -> None:
+        """Write this process's share of parameters (trainable ones) and optimizer below ``folder``."""
+        self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=True)
+
+    def load(self, folder: Path, saved_world: int) -> None:
+        """Read what ``save`` wrote, also with another number of processes (by DeepSpeed's universal form)."""
+        if saved_world == dist.get_world_size() or self._config.zero_stage == 0:
+            self._load(folder, TAG)
+            return
+        if dist.get_rank() == 0:
+            make_universal(folder)
+        dist.barrier()
+        self._engine.destroy()
+        self._engine = self._wrap(load_universal=True)
+        self._load(folder, UNIVERSAL)
+
+    def _load(self, folder: Path, tag: str) -> None:
+        path, _ = self._engine.load_checkpoint(str(folder), tag=tag, load_module_strict=False)
+        if path is None:
+            raise RuntimeError(f"DeepSpeed found no checkpoint in {folder / tag}")
+
+
+def make_universal(folder: Path) -> None:
+    """Write the checkpoint of ``folder`` once more in the form that any number of processes can load.
+
+    Raises:
+        RuntimeError: DeepSpeed's converter failed; the end of what it wrote.
+    """
+    source, target = folder / TAG, folder / UNIVERSAL
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
+    command += ["--input_folder", str(source), "--output_folder", str(target), "--num_extract_workers", "1"]
+    done = subprocess.run([*command, "--num_merge_workers", "1"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"converting {source} failed:\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}")
+
+
+def trained_parameters(folder: Path, zero_stage: int) -> dict[str, torch.Tensor]:
+    """f32 values of the trained parameters, by name in the objective, read from a checkpoint by one process."""
+    if zero_stage == 0:
+        states = torch.load(
+            folder / TAG / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False
+        )
+        return {name: value.float() for name, value in states["module"].items()}
+    _deepspeed()
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    values: dict[str, torch.Tensor] = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=TAG)
+    return {name: value.clone() for name, value in values.items()}
+
+
+def _deepspeed() -> Any:
+    """The library, quiet, and without its shared-memory extension: a minute of compilation nothing here uses."""
+    import deepspeed
+    from deepspeed.ops import __compatible_ops__
+
+    __compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.utils.logger.setLevel(logging.WARNING)
+    return deepspeed

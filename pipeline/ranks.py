@@ -1,0 +1,253 @@
+"""The processes of one training on this machine: start them, hear from them, pass signals on, leave none behind.
+
+They are forked from a server that has imported the heavy libraries once and has run nothing, so that a second
+rank costs milliseconds and no thread or accelerator context is inherited.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from data_prep.records import InputError
+
+EXIT_REQUEUE = 75  # EX_TEMPFAIL: stopped on request after a checkpoint, the same command goes on
+TAIL_LINES = 20
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One process of a training: its place among ``world`` processes, how it reports, and whether to stop.
+
+    ``report`` sends any picklable message to whoever launched; ``stop`` is set by SIGTERM or SIGUSR1.
+    """
+
+    index: int
+    world: int
+    local: int
+    report: Callable[[Any], None]
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], report: Callable[[Any], None]) -> Rank:
+        """The rank that torchrun, srun or Ray started this process as; signals set ``stop`` from here on.
+
+        Raises:
+            InputError: some, but not all, of the variables are set.
+        """
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+        missing = [name for name in names if name not in environment]
+        if missing:
+            raise InputError(
+                f"environment: RANK is set and {', '.join(missing)} not; a launcher sets all of them"
+            )
+        index, world, local = (int(environment[name]) for name in names[:3])
+        rank = cls(index, world, local, report)
+        _stop_on_signals(rank.stop)
+        return rank
+
+
+class RankFailedError(RuntimeError):
+    """A process of the training died; says which, how, and the end of what it wrote."""
+
+
+def launch(
+    num_processes: int,
+    main: Callable[..., int],
+    args: Sequence[Any],
+    logs: Path,
+    on_report: Callable[[Any], None],
+    preload: Sequence[str] = (),
+) -> int:
+    """Run ``main(rank, *args)`` in processes that share one rendezvous; return 0, or 75 when asked to stop.
+
+    Args:
+        num_processes: how many; each takes its share of the cores.
+        main: importable by name; returns an exit code, 0 or 75.
+        args: picklable.
+        logs: folder for ``rank-K.log``, all that a rank writes to stdout and stderr.
+        on_report: called here with what ranks report, in order of arrival.
+        preload: modules imported once, before the processes are forked.
+
+    Raises:
+        InputError: a rank raised one; its message.
+        RankFailedError: a rank crashed or was killed. The others are ended first.
+        KeyboardInterrupt: Ctrl-C, after the ranks have checkpointed and ended; a second one ends them at once.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    port = _free_port()
+    threads = max(1, len(os.sched_getaffinity(0)) // num_processes)
+    processes: list[BaseProcess] = []
+    pipes: list[Connection] = []
+    try:
+        for index in range(num_processes):
+            ours, theirs = context.Pipe(duplex=False)
+            place = _Place(index, num_processes, port, threads, logs / f"rank-{index}.log")
+            process = context.Process(target=_child, args=(place, theirs, main, tuple(args)))
+            process.start()
+            theirs.close()
+            processes.append(process)
+            pipes.append(ours)
+        return _Watch(processes, pipes, logs, on_report).until_done()
+    finally:
+        _end(processes)
+        for pipe in pipes:
+            pipe.close()
+
+
+@dataclass(frozen=True)
+class _Place:
+    index: int
+    world: int
+    port: int
+    threads: int
+    log: Path
+
+    def environment(self) -> dict[str, str]:
+        local = {"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self.port)}
+        ranks = {"RANK": self.index, "LOCAL_RANK": self.index, "WORLD_SIZE": self.world}
+        return local | {name: str(value) for name, value in ranks.items()}
+
+
+def _child(place: _Place, pipe: Connection, main: Callable[..., int], args: tuple[Any, ...]) -> None:
+    """What a rank process does from its first to its last instruction."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the launcher decides
+    rank = Rank(place.index, place.world, place.index, lambda message: pipe.send(("report", message)))
+    _stop_on_signals(rank.stop)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with place.log.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    os.environ.update(place.environment())
+    import torch
+
+    torch.set_num_threads(place.threads)
+    try:
+        code = main(rank, *args)
+    except InputError as error:
+        pipe.send(("input", str(error)))
+        code = 2
+    sys.exit(code)
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: stop.set())
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+class _Watch:
+    """The launcher's side: collects reports and exit codes until every rank is done or one fails."""
+
+    def __init__(
+        self,
+        processes: Sequence[BaseProcess],
+        pipes: Sequence[Connection],
+        logs: Path,
+        on_report: Callable[[Any], None],
+    ) -> None:
+        self._processes = processes
+        self._pipes = list(pipes)
+        self._logs = logs
+        self._on_report = on_report
+        self._input_error: str | None = None
+
+    def until_done(self) -> int:
+        with self._signals_passed_on():
+            try:
+                return self._wait()
+            except KeyboardInterrupt:
+                self._signal(signal.SIGTERM)
+                self._wait()
+                raise
+
+    def _wait(self) -> int:
+        while any(process.is_alive() for process in self._processes):
+            living = [process.sentinel for process in self._processes if process.is_alive()]
+            for ready in wait([*self._pipes, *living], timeout=1.0):
+                if isinstance(ready, Connection):
+                    self._receive(ready)
+            self._check()
+        for pipe in tuple(self._pipes):
+            while pipe in self._pipes and pipe.poll():
+                self._receive(pipe)
+        self._check()
+        return EXIT_REQUEUE if any(p.exitcode == EXIT_REQUEUE for p in self._processes) else 0
+
+    def _receive(self, pipe: Connection) -> None:
+        try:
+            kind, message = pipe.recv()
+        except EOFError:
+            self._pipes.remove(pipe)
+            return
+        if kind == "input":
+            self._input_error = message
+        else:
+            self._on_report(message)
+
+    def _check(self) -> None:
+        """Raise for the first rank that failed; one killed by a signal before those that lost their peer."""
+        if self._input_error is not None:
+            raise InputError(self._input_error)
+        codes = [(p.exitcode, k) for k, p in enumerate(self._processes) if p.exitcode is not None]
+        failed = sorted((code, k) for code, k in codes if code not in (0, 2, EXIT_REQUEUE))
+        if failed:
+            code, index = failed[0]
+            log = self._logs / f"rank-{index}.log"
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+            raise RankFailedError(f"rank {index} of {len(self._processes)} {how}; the end of {log}:\n{tail}")
+
+    @contextmanager
+    def _signals_passed_on(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():  # only that one may install handlers
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        for number in STOP_SIGNALS:
+            signal.signal(number, lambda *_: self._signal(signal.SIGTERM))
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in self._processes:
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, number)
+
+
+def _end(processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+    for process in processes:
+        process.join()
+        process.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
