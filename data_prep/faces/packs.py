@@ -1,0 +1,181 @@
+"""The face packs castbank knows: what is in each, under which licence, the thresholds measured for it, and where
+it lies on this machine.
+
+A pack is a folder of ONNX files that ``insightface.app.FaceAnalysis`` loads unchanged. Ours are built by
+``data_prep.faces.install``; insightface's own are used where a person already has them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_prep.records import InputError
+
+NON_COMMERCIAL = "non-commercial research only (insightface's model terms)"
+
+
+@dataclass(frozen=True)
+class PackSpec:
+    """A pack and the numbers that only hold for its recogniser.
+
+    files: file name → sha256, empty for packs that we do not build; same_person: cosine from which two faces are
+    one person; min_norm: embedding length below which a face is covered or cut, 0 where not measured; min_score:
+    detector confidence below which a face is covered or cut; dim: width of an embedding; evidence: where the
+    thresholds come from.
+    """
+
+    name: str
+    licence: str
+    commercial: bool
+    dim: int
+    recogniser: str
+    has_detector: bool
+    same_person: float
+    min_norm: float
+    min_score: float
+    evidence: str
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+_SPECS = (
+    PackSpec(
+        name="embedded",
+        licence="MIT (detector, recogniser), Apache-2.0 (face mesh); training data not stated by any",
+        commercial=True,
+        dim=512,
+        recogniser="rec_mobilefacenet512.onnx",
+        has_detector=True,
+        same_person=0.40,
+        min_norm=2.8,
+        min_score=0.8,
+        evidence="measured on 191 real faces: impostors at most .355, genuine across photos at least .41",
+        files={
+            "det_centerface.onnx": "224fd5659d9847cd5834ab6f3420543bd7b6deb464e72d997ccf910b466c7996",
+            "lmk_facemesh468.onnx": "e1e851cd1723414e6759411449e09a04071872d070974986c52cbacdee636e22",
+            "rec_mobilefacenet512.onnx": "705e626a783cee60c42bbccb0346d0d437a6d4fd8bd61c340fbd2e041656597f",
+        },
+    ),
+    PackSpec(
+        name="embedded_alt",
+        licence="MIT; training data not stated",
+        commercial=True,
+        dim=192,
+        recogniser="rec_mobilefacenet192.onnx",
+        has_detector=False,
+        same_person=0.55,
+        min_norm=0.0,
+        min_score=0.8,
+        evidence="measured on the same 191 real faces; an independent second opinion",
+        files={
+            "rec_mobilefacenet192.onnx": "ebe35cf6a8d1d38f952d3ab8cedfa33191fecffb35784a1534577950d6ef7862"
+        },
+    ),
+    PackSpec(
+        name="buffalo_l",
+        licence=NON_COMMERCIAL,
+        commercial=False,
+        dim=512,
+        recogniser="w600k_r50.onnx",
+        has_detector=True,
+        same_person=0.40,
+        min_norm=0.0,
+        min_score=0.65,
+        evidence="not measured by us: the default of insightface 2.1's own comparison; calibrate on your data",
+    ),
+    PackSpec(
+        name="antelopev2",
+        licence=NON_COMMERCIAL,
+        commercial=False,
+        dim=512,
+        recogniser="glintr100.onnx",
+        has_detector=True,
+        same_person=0.40,
+        min_norm=0.0,
+        min_score=0.65,
+        evidence="not measured by us: the default of insightface 2.1's own comparison; calibrate on your data",
+    ),
+)
+PACKS: Mapping[str, PackSpec] = {spec.name: spec for spec in _SPECS}
+
+
+@dataclass(frozen=True)
+class InstalledPack:
+    """A complete pack on this machine; ``folder`` is absolute."""
+
+    spec: PackSpec
+    folder: Path
+
+    @property
+    def recogniser(self) -> Path:
+        return self.folder / self.spec.recogniser
+
+
+def castbank_home(home: Path | None = None) -> Path:
+    """The per-user folder of everything fetched or built once: ``home``, else $CASTBANK_HOME, else ~/.cache."""
+    chosen = home or Path(os.environ.get("CASTBANK_HOME") or "~/.cache/castbank")
+    return chosen.expanduser().resolve()
+
+
+def known_pack(name: str) -> PackSpec:
+    """Look a pack up by name; raises InputError that lists the names."""
+    if name not in PACKS:
+        raise InputError(f"faces.pack: no pack is called {name!r}; known are {', '.join(PACKS)}.")
+    return PACKS[name]
+
+
+def find_pack(name: str, home: Path | None = None) -> InstalledPack:
+    """The installed pack, its hashes checked where we know them (10 ms for the embedded one).
+
+    insightface's own packs are also looked for in ~/.insightface/models, and their licence is said aloud.
+    Raises InputError where the pack is unknown, absent, incomplete or altered; nothing is ever downloaded here.
+    """
+    spec = known_pack(name)
+    places = [castbank_home(home) / "models" / name]
+    if not spec.files:
+        places.append(Path("~/.insightface/models").expanduser() / name)
+    for folder in places:
+        if (folder / spec.recogniser).is_file():
+            _check(spec, folder)
+            if not spec.commercial:
+                warnings.warn(f"Face pack {name}: {spec.licence}.", stacklevel=2)
+            return InstalledPack(spec, folder)
+    remedy = (
+        f"run `castbank faces install {name}`" if spec.files else f"put insightface's {name} folder there"
+    )
+    raise InputError(f"Face pack {name!r} is not in {' or '.join(map(str, places))}: {remedy}.")
+
+
+def is_installed(name: str, home: Path | None = None) -> bool:
+    """Whether ``find_pack`` would answer."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            find_pack(name, home)
+    except InputError:
+        return False
+    return True
+
+
+def _check(spec: PackSpec, folder: Path) -> None:
+    """Raise InputError unless the folder holds exactly the pack's models.
+
+    A foreign ONNX file matters: insightface takes the first of the alphabet for each task.
+    """
+    if not spec.files:
+        return
+    remedy = f"run `castbank faces install {spec.name}`"
+    present = {path.name for path in folder.glob("*.onnx")}
+    if foreign := sorted(present - set(spec.files)):
+        raise InputError(
+            f"{folder} holds {', '.join(foreign)}, which face pack {spec.name!r} does not: move it away."
+        )
+    for filename, expected in spec.files.items():
+        if filename not in present:
+            raise InputError(f"{folder / filename} is missing from face pack {spec.name!r}: {remedy}.")
+        got = hashlib.sha256((folder / filename).read_bytes()).hexdigest()
+        if got != expected:
+            raise InputError(f"{folder / filename} has sha256 {got}, expected {expected}: {remedy}.")
