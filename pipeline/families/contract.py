@@ -1,0 +1,101 @@
+"""What a video model family must offer: its transformer, its frozen video codec and text, and its latent grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+import torch
+from torch import nn
+
+from data_prep.records import InputError
+from pipeline.config import FamilyConfig
+
+
+@dataclass(frozen=True)
+class LatentGrid:
+    """How pixels become latent cells, and cells tokens.
+
+    ``frames`` source frames share a latent frame, except the first, which has its own (the causal VAE's
+    1 | 4 | 4 ...; 1 where time is not compressed); a cell is ``pixels`` × ``pixels``; a token is ``patch``
+    (t, h, w) cells.
+    """
+
+    frames: int
+    pixels: int
+    patch: tuple[int, int, int]
+
+    def size(self, num_frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
+        """Latent (t, h, w) of a video; raises InputError where the video does not fill the grid."""
+        if num_frames < 1 or (num_frames - 1) % self.frames:
+            raise InputError(
+                f"num_frames: {num_frames} does not fit this family's grouping; use 1 + a multiple of {self.frames}"
+            )
+        t = 1 + (num_frames - 1) // self.frames
+        for field, value, cells in (
+            ("height_px", height_px, self.patch[1]),
+            ("width_px", width_px, self.patch[2]),
+        ):
+            if value < 1 or value % (self.pixels * cells):
+                raise InputError(
+                    f"{field}: {value} does not fit this family; use a multiple of {self.pixels * cells}"
+                )
+        return t, height_px // self.pixels, width_px // self.pixels
+
+    def coverage(self, label_map: torch.Tensor, num_characters: int) -> torch.Tensor:
+        """Share of each latent cell that each character covers.
+
+        label_map: u8[B,T,H,W], 0 nobody, k the k-th of the cast. Returns f32[B,N,t,h,w] in [0,1]: the mean over
+        the cell's own source frames and pixels, so a mask never leaks into frames that another cell encodes.
+        """
+        b, num_frames, height, width = label_map.shape
+        t, h, w = self.size(num_frames, height, width)
+        slots = torch.arange(1, num_characters + 1, device=label_map.device).view(1, -1, 1, 1, 1)
+        one_hot = (label_map.unsqueeze(1) == slots).float()  # [B,N,T,H,W]
+        cells = one_hot.view(b, num_characters, num_frames, h, self.pixels, w, self.pixels).mean((4, 6))
+        rest = cells[:, :, 1:].reshape(b, num_characters, t - 1, self.frames, h, w).mean(3)
+        return torch.cat([cells[:, :, :1], rest], 2)
+
+    def tokens(self, cells: torch.Tensor) -> torch.Tensor:
+        """f32[B,N,t,h,w] over latent cells to f32[B,N,L] over the transformer's tokens, by their mean."""
+        return nn.functional.avg_pool3d(cells, self.patch).flatten(2)
+
+
+class Family(Protocol):
+    """One kind of video diffusion transformer, with what is frozen around it.
+
+    ``sites`` are the modules (one per block, in order, each of hidden width ``width``) after whose output
+    identity attention adds its own: the last attention before the feed-forward. ``shift`` is the flow shift of
+    noise levels in training and sampling.
+    """
+
+    transformer: nn.Module
+    sites: tuple[nn.Module, ...]
+    width: int
+    grid: LatentGrid
+    shift: float
+
+    @classmethod
+    def create(cls, config: FamilyConfig, videos: Iterable[torch.Tensor], seed: int) -> Self:
+        """A new family; ``videos``, each f32[T,3,H,W] in [-1,1], are what a fitted codec is fitted on."""
+
+    @classmethod
+    def load(cls, config: FamilyConfig, folder: Path) -> Self:
+        """The family that ``save_frozen`` and the transformer's ``save_pretrained`` left in ``folder``."""
+
+    def save_frozen(self, folder: Path) -> None:
+        """Writes what is neither transformer nor identity and cannot be had elsewhere."""
+
+    def encode(self, video: torch.Tensor) -> torch.Tensor:
+        """f32[B,3,T,H,W] in [-1,1] to normalised latents f32[B,C,t,h,w]."""
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """f32[B,C,t,h,w] to f32[B,3,T,H,W] in [-1,1]."""
+
+    def embed_text(self, captions: Sequence[str]) -> torch.Tensor:
+        """f32[B,S,D]; the empty string is what a dropped caption becomes."""
+
+    def velocity(self, latents: torch.Tensor, sigma: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """The transformer's estimate of noise - clean, f32[B,C,t,h,w], at noise level sigma f32[B] in [0,1]."""

@@ -1,0 +1,173 @@
+"""The tiny family: a real Wan transformer of a few million parameters on latents that need no trained weights.
+
+It is small enough to learn who is who on a CPU in minutes: videos become whitened patch-PCA components, and
+captions become fixed random word vectors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Self, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from data_prep.records import InputError
+from pipeline.config import FamilyConfig, TinyConfig
+from pipeline.families.contract import LatentGrid
+
+TIMESTEPS = 1000.0  # Wan's transformer reads sigma on this scale
+
+
+class PatchPCA(nn.Module):
+    """A linear autoencoder of square patches: projections on the first principal components, whitened.
+
+    mean: f32[P] of the flattened patches (3 × patch × patch); basis: f32[K,P] orthonormal rows, largest
+    variance first; scale: f32[K] standard deviation along each.
+    """
+
+    mean: torch.Tensor
+    basis: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, mean: torch.Tensor, basis: torch.Tensor, scale: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("basis", basis)
+        self.register_buffer("scale", scale)
+        self.patch_px = math.isqrt(mean.numel() // 3)
+
+    @classmethod
+    def fit(cls, videos: Iterable[torch.Tensor], patch_px: int, num_components: int) -> Self:
+        """Fits on videos f32[T,3,H,W], one pass, in double precision: same videos and order, same bytes.
+
+        Raises InputError without any video.
+        """
+        size = 3 * patch_px**2
+        count, total = 0, torch.zeros(size, dtype=torch.float64)
+        outer = torch.zeros(size, size, dtype=torch.float64)
+        for video in videos:
+            patches = _patches(video, patch_px).reshape(-1, size).double()
+            count += len(patches)
+            total += patches.sum(0)
+            outer += patches.T @ patches
+        if count == 0:
+            raise InputError("shards: no video to fit the tiny autoencoder on; prepare at least one sample")
+        mean = total / count
+        variance, vectors = torch.linalg.eigh(outer / count - torch.outer(mean, mean))
+        variance, basis = variance.flip(0)[:num_components], vectors.T.flip(0)[:num_components]
+        peak = basis.gather(1, basis.abs().argmax(1, keepdim=True))
+        basis = basis * peak.sign()  # an eigenvector's sign is arbitrary: its largest entry is positive here
+        scale = variance.clamp(min=1e-6).sqrt()
+        return cls(mean.float(), basis.float().contiguous(), scale.float())
+
+    def encode(self, video: torch.Tensor) -> torch.Tensor:
+        """f32[B,3,T,H,W] to f32[B,K,T,H/patch,W/patch], about unit variance per channel."""
+        patches = torch.stack([_patches(v.transpose(0, 1), self.patch_px) for v in video])  # [B,T,h,w,P]
+        return (((patches - self.mean) @ self.basis.T) / self.scale).permute(0, 4, 1, 2, 3)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """The inverse of ``encode`` up to the components left out."""
+        b, _, t, h, w = latents.shape
+        patches = (latents.permute(0, 2, 3, 4, 1) * self.scale) @ self.basis + self.mean
+        cells = patches.view(b, t, h, w, 3, self.patch_px, self.patch_px).permute(0, 4, 1, 2, 5, 3, 6)
+        return cells.reshape(b, 3, t, h * self.patch_px, w * self.patch_px)
+
+
+def _patches(video: torch.Tensor, patch_px: int) -> torch.Tensor:
+    """f32[T,3,H,W] to f32[T,h,w,3*patch*patch]."""
+    t, c, height, width = video.shape
+    h, w = height // patch_px, width // patch_px
+    return video.reshape(t, c, h, patch_px, w, patch_px).permute(0, 2, 4, 1, 3, 5).reshape(t, h, w, -1)
+
+
+@lru_cache(maxsize=65536)
+def _word_vector(word: str, dim: int) -> torch.Tensor:
+    seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
+    return torch.randn(dim, generator=torch.Generator().manual_seed(seed))
+
+
+def embed_words(captions: Sequence[str], num_tokens: int, dim: int) -> torch.Tensor:
+    """Each word as a fixed random vector that its own spelling seeds, plus a sinusoid of its position.
+
+    Returns f32[B,num_tokens,dim]; words beyond ``num_tokens`` are not read, and what is left over is zero.
+    """
+    place = torch.arange(num_tokens)[:, None] * torch.exp(-math.log(1e4) * torch.arange(0, dim, 2) / dim)
+    position = torch.stack([place.sin(), place.cos()], -1).flatten(1)[:, :dim]
+    text = torch.zeros(len(captions), num_tokens, dim)
+    for row, caption in zip(text, captions, strict=True):
+        for i, word in enumerate(re.findall(r"\w+", caption.lower())[:num_tokens]):
+            row[i] = _word_vector(word, dim) + position[i]
+    return text
+
+
+class TinyFamily:
+    """``contract.Family`` over ``diffusers.WanTransformer3DModel``."""
+
+    def __init__(self, transformer: nn.Module, codec: PatchPCA, config: TinyConfig) -> None:
+        self.transformer = transformer
+        self.codec = codec
+        self.config = config
+        blocks = cast("Iterable[nn.Module]", transformer.blocks)
+        self.sites = tuple(cast("nn.Module", block.attn2) for block in blocks)
+        self.width = config.num_heads * config.head_dim
+        self.grid = LatentGrid(frames=1, pixels=config.patch_px, patch=(1, 1, 1))
+        self.shift = config.shift
+
+    @classmethod
+    def create(cls, config: FamilyConfig, videos: Iterable[torch.Tensor], seed: int) -> Self:
+        """A transformer of random weights, and the codec fitted on the videos."""
+        from diffusers import WanTransformer3DModel
+
+        tiny = config.tiny
+        codec = PatchPCA.fit(videos, tiny.patch_px, tiny.latent_channels)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            transformer = WanTransformer3DModel(
+                patch_size=(1, 1, 1),
+                num_attention_heads=tiny.num_heads,
+                attention_head_dim=tiny.head_dim,
+                in_channels=tiny.latent_channels,
+                out_channels=tiny.latent_channels,
+                text_dim=tiny.text_dim,
+                freq_dim=64,
+                ffn_dim=tiny.ffn_dim,
+                num_layers=tiny.num_layers,
+                rope_max_seq_len=256,
+            )
+        return cls(transformer, codec, tiny)
+
+    @classmethod
+    def load(cls, config: FamilyConfig, folder: Path) -> Self:
+        """From an export folder."""
+        from diffusers import WanTransformer3DModel
+
+        codec = PatchPCA(**load_file(folder / "autoencoder.safetensors"))
+        return cls(WanTransformer3DModel.from_pretrained(folder / "transformer"), codec, config.tiny)
+
+    def save_frozen(self, folder: Path) -> None:
+        """Writes ``autoencoder.safetensors``."""
+        save_file(self.codec.state_dict(), folder / "autoencoder.safetensors")
+
+    def encode(self, video: torch.Tensor) -> torch.Tensor:
+        """f32[B,3,T,H,W] to f32[B,K,T,h,w]; in full precision whatever the transformer's."""
+        return self.codec.to(video.device).encode(video.float())
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """f32[B,K,T,h,w] to f32[B,3,T,H,W], clamped to [-1,1]."""
+        return self.codec.to(latents.device).decode(latents.float()).clamp(-1, 1)
+
+    def embed_text(self, captions: Sequence[str]) -> torch.Tensor:
+        """f32[B,text_tokens,text_dim]."""
+        return embed_words(captions, self.config.text_tokens, self.config.text_dim)
+
+    def velocity(self, latents: torch.Tensor, sigma: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """Runs the transformer."""
+        output: torch.Tensor = self.transformer(latents, sigma * TIMESTEPS, text, return_dict=False)[0]
+        return output

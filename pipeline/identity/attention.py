@@ -1,0 +1,127 @@
+"""The third attention of a block: each visual token is routed to one of the cast, or nobody, and reads only there.
+
+It adds its output to that of the block's last attention (a forward hook; the transformer's own modules, names and
+weights stay untouched), so it stands between attention and feed-forward. What a forward pass needs of the cast
+travels in a ``CastContext`` that is current during that pass only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+@dataclass(frozen=True)
+class CastContext:
+    """The cast of one forward pass over B samples of L visual tokens, N slots.
+
+    tokens: f32[B,N,K,C], slot embedding added and the separator last; mask: bool[B,N] filled slots; strength:
+    f32[B], 0 switches a sample's identity off; layout: f32[B,L,N+1] routes given by hand (column 0 nobody) or
+    None, then the router decides. ``routing`` collects router logits f32[B,L,N+1] by layer.
+    """
+
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    strength: torch.Tensor
+    layout: torch.Tensor | None = None
+    routing: dict[int, torch.Tensor] = field(default_factory=dict)
+
+
+class ContextSlot:
+    """Where the layers of one network find the context of the pass that is running."""
+
+    def __init__(self) -> None:
+        self.current: CastContext | None = None
+
+    @contextmanager
+    def holding(self, context: CastContext | None) -> Iterator[None]:
+        """Makes ``context`` current; the one before comes back at the end."""
+        before, self.current = self.current, context
+        try:
+            yield
+        finally:
+            self.current = before
+
+    def checkpoint(self, block: nn.Module, *args: Any) -> Any:
+        """Activation checkpointing (for diffusers' ``enable_gradient_checkpointing``) that replays a block in the
+        context its forward pass had: backward runs when that is no longer current."""
+        context = self.current
+
+        def replay(*inner: Any) -> Any:
+            with self.holding(context):
+                return block(*inner)
+
+        return checkpoint(replay, *args, use_reentrant=False)
+
+
+class IdentityAttention(nn.Module):
+    """Routed cross-attention over the tokens of a cast, with an output projection that starts at zero."""
+
+    def __init__(self, width: int, token_width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = nn.LayerNorm(width)
+        self.to_q = nn.Linear(width, width)
+        self.to_k = nn.Linear(token_width, width)
+        self.to_v = nn.Linear(token_width, width)
+        self.router_q = nn.Linear(width, width)
+        self.router_k = nn.Linear(token_width, width)
+        self.nobody = nn.Parameter(torch.zeros(width))
+        self.to_out = nn.Linear(width, width)
+        nn.init.zeros_(self.to_out.weight)  # the base model's output, bit for bit, until trained
+        nn.init.zeros_(self.to_out.bias)
+
+    def forward(self, hidden: torch.Tensor, context: CastContext) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden f32[B,L,W] → what to add, f32[B,L,W], and the router's logits f32[B,L,N+1], column 0 nobody.
+
+        Each head attends within one character at a time; the characters' answers are mixed by the route, so a
+        token that is routed to one character cannot read another. Nobody answers with zero.
+        """
+        hidden = self.norm(hidden)
+        logits = self._route(hidden, context)
+        route = logits.softmax(-1) if context.layout is None else context.layout.to(logits.dtype)
+        tokens = context.tokens.to(hidden.dtype)
+        b, n, num_tokens, _ = tokens.shape
+        q = self.to_q(hidden).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # [B,h,L,d]
+        k, v = (
+            project(tokens.flatten(1, 2)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for project in (self.to_k, self.to_v)
+        )  # [B,h,N*K,d]
+        scores = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).unflatten(-1, (n, num_tokens))
+        weights = scores.softmax(-1) * route[:, None, :, 1:, None]  # [B,h,L,N,K]
+        read = (weights.flatten(-2) @ v).transpose(1, 2).flatten(2)
+        added: torch.Tensor = self.to_out(read)
+        return added * context.strength.to(read).view(b, 1, 1), logits
+
+    def _route(self, hidden: torch.Tensor, context: CastContext) -> torch.Tensor:
+        """Scaled products of each token with each character's mean token; empty slots are out of reach."""
+        characters = self.router_k(context.tokens.to(hidden.dtype).mean(2))  # [B,N,W]
+        keys = torch.cat([self.nobody.expand(len(characters), 1, -1), characters], 1)
+        logits: torch.Tensor = self.router_q(hidden) @ keys.transpose(1, 2) / hidden.shape[-1] ** 0.5
+        filled = torch.cat([torch.ones_like(context.mask[:, :1]), context.mask], 1)  # nobody is always there
+        reachable: torch.Tensor = logits.masked_fill(~filled[:, None], float("-inf"))
+        return reachable
+
+
+@dataclass(frozen=True)
+class IdentityHook:
+    """The forward hook at one site: reads the site's input and output, adds the identity attention's answer."""
+
+    layer: int
+    attention: IdentityAttention
+    slot: ContextSlot
+
+    def __call__(self, site: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        """The site's output f32[B,L,W], unchanged where no context is current."""
+        context = self.slot.current
+        if context is None:
+            return output
+        added, logits = self.attention(args[0] + output, context)
+        context.routing.setdefault(self.layer, logits)  # the replay of a checkpoint must not replace it
+        return output + added

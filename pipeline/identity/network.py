@@ -1,0 +1,55 @@
+"""All trained parts of identity in one module: reference encoder, slots, separator, a family's attentions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from data_prep.records import InputError
+from pipeline.config import IdentityConfig
+from pipeline.identity.attention import CastContext, ContextSlot, IdentityAttention, IdentityHook
+from pipeline.identity.encoder import ReferenceEncoder
+
+
+class IdentityNetwork(nn.Module):
+    """Turns references, or a bank's tokens, into the context that its attentions read.
+
+    A slot's embedding ties it to the sentence of the same place in the prompt; the separator ends each
+    character's tokens and gives a head somewhere to look when none of them matters.
+    """
+
+    def __init__(self, config: IdentityConfig, sites: Sequence[nn.Module], width: int) -> None:
+        """Attaches itself to every ``config.every``-th of the sites, whose hidden width is ``width``."""
+        super().__init__()
+        self.config = config
+        self.encoder = ReferenceEncoder(config)
+        self.slots = nn.Parameter(torch.randn(config.max_cast, config.width))
+        self.separator = nn.Parameter(torch.randn(config.width))
+        self.slot = ContextSlot()
+        self.attentions = nn.ModuleList()
+        for site in sites[config.every - 1 :: config.every]:
+            attention = IdentityAttention(width, config.width, config.num_heads)
+            site.register_forward_hook(IdentityHook(len(self.attentions), attention, self.slot))
+            self.attentions.append(attention)
+
+    def context(
+        self,
+        tokens: torch.Tensor,
+        mask: torch.Tensor,
+        strength: torch.Tensor,
+        layout: torch.Tensor | None = None,
+    ) -> CastContext:
+        """Tokens f32[B,N,K,C] and mask bool[B,N] of a cast, as ``CastContext`` describes; N at most max_cast."""
+        b, n, _, width = tokens.shape
+        if n > len(self.slots):
+            raise InputError(f"cast: {n} characters, but identity.max_cast is {len(self.slots)}; name fewer")
+        tokens = tokens + self.slots[:n, None]
+        tokens = torch.cat([tokens, self.separator.expand(b, n, 1, width)], 2)
+        return CastContext(tokens, mask, strength, layout)
+
+    def forward(self, references: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """References f32[B,N,R,D], mask bool[B,N,R] → tokens f32[B,N,K,C] of each character, without a slot."""
+        tokens: torch.Tensor = self.encoder(references, mask)
+        return tokens

@@ -1,0 +1,99 @@
+"""The losses of training, each a function of one prediction, weighted by the config field of the same name.
+
+Every loss is the mean over the samples of a batch of a number that depends on that sample alone: so accumulation,
+ranks and batch size do not change what is learned. A new loss is one function, one line in ``LOSSES``, one field in
+``LossConfig`` and one test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model answered for B samples, and what it should have.
+
+    velocity, target: f32[B,C,t,h,w]; coverage: f32[B,N,t,h,w] share of each latent cell that each character
+    covers; token_coverage: f32[B,N,L] the same per visual token; routing: router logits f32[B,L,N+1] of each
+    identity layer, column 0 nobody, -inf at empty slots; takes_mask: bool[B] samples that the mask loss takes.
+    """
+
+    velocity: torch.Tensor
+    target: torch.Tensor
+    coverage: torch.Tensor
+    token_coverage: torch.Tensor
+    routing: tuple[torch.Tensor, ...]
+    takes_mask: torch.Tensor
+
+
+Loss = Callable[[Prediction], torch.Tensor]
+
+
+def diffusion(prediction: Prediction) -> torch.Tensor:
+    """Flow matching: mean of (v̂ − (ε − x))² (Lipman et al. 2022, arXiv 2210.02747)."""
+    return (prediction.velocity.float() - prediction.target.float()).square().mean()
+
+
+def mask(prediction: Prediction) -> torch.Tensor:
+    """Dynamic mask loss after ConsisID (arXiv 2411.17440), section 3.3, area-normalised and per character.
+
+    For each sample taken: mean over its visible characters k of Σ m_k·e / Σ m_k, where e is the squared error
+    averaged over channels and m_k the character's coverage; 0 where nobody is visible or the sample is not taken.
+    So a small face weighs as much as a large one.
+    """
+    error = (prediction.velocity.float() - prediction.target.float()).square().mean(1, keepdim=True)
+    per_character = _weighted_mean((prediction.coverage * error).flatten(2), prediction.coverage.flatten(2))
+    visible = prediction.coverage.flatten(2).sum(-1) > 0
+    return (_mean_where(per_character, visible) * prediction.takes_mask).mean()
+
+
+def routing(prediction: Prediction) -> torch.Tensor:
+    """Cross-entropy of the router against the label map, mean over layers; each class of a sample weighs alike.
+
+    Classes are nobody and the visible characters: per class k, Σ c_k·(−log p_k) / Σ c_k over tokens, c the
+    coverage. Without that balance 'nobody' would be right for nearly all tokens.
+    """
+    target = _with_nobody(prediction.token_coverage)  # [B,N+1,L]
+    present = target.sum(-1) > 0
+    layers = []
+    for logits in prediction.routing:
+        surprise = -logits.float().log_softmax(-1).transpose(1, 2)  # [B,N+1,L]
+        surprise = surprise.masked_fill(target == 0, 0.0)  # an empty slot's is infinite
+        layers.append(_mean_where(_weighted_mean(target * surprise, target), present))
+    return torch.stack(layers).mean() if layers else prediction.velocity.new_zeros(())
+
+
+LOSSES: dict[str, Loss] = {"diffusion": diffusion, "mask": mask, "routing": routing}
+
+
+@torch.no_grad()
+def router_accuracy(prediction: Prediction) -> torch.Tensor:
+    """Share of visual tokens routed right, each class of a sample weighing alike, mean over samples and layers."""
+    target = _with_nobody(prediction.token_coverage)
+    truth = torch.nn.functional.one_hot(target.argmax(1), target.shape[1]).transpose(1, 2).float()
+    present = truth.sum(-1) > 0
+    layers = []
+    for logits in prediction.routing:
+        right = (logits.argmax(-1) == target.argmax(1)).float().unsqueeze(1)
+        layers.append(_mean_where(_weighted_mean(truth * right, truth), present).mean())
+    return torch.stack(layers).mean() if layers else prediction.velocity.new_zeros(())
+
+
+def _with_nobody(token_coverage: torch.Tensor) -> torch.Tensor:
+    """f32[B,N,L] to f32[B,N+1,L], first what nobody covers."""
+    nobody = (1 - token_coverage.sum(1, keepdim=True)).clamp(min=0)
+    return torch.cat([nobody, token_coverage], 1)
+
+
+def _weighted_mean(weighted: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Σ weighted / Σ weights over the last axis, 0 where there is no weight."""
+    return weighted.sum(-1) / weights.sum(-1).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def _mean_where(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Mean of values [B,K] over the chosen of each row, 0 where none is: [B]."""
+    return (values * chosen).sum(-1) / chosen.sum(-1).clamp(min=1)

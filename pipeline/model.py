@@ -1,0 +1,81 @@
+"""The model as one thing: a family's transformer and frozen parts and the identity network; made, saved, loaded.
+
+An export folder holds ``model.yaml`` (the resolved knobs), ``transformer/`` (diffusers' own layout, without LoRA),
+``autoencoder.safetensors`` where the family has a fitted one, ``identity.safetensors``, ``lora/`` (peft's own
+layout) where there is one, and ``bank/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from data_prep.records import InputError
+from pipeline import adapters
+from pipeline.config import ModelConfig
+from pipeline.families import family_type
+from pipeline.families.contract import Family
+from pipeline.identity.attention import CastContext
+from pipeline.identity.network import IdentityNetwork
+
+
+class Model(nn.Module):
+    """Trainable parts as submodules (``transformer``, ``identity``); ``family`` also knows the frozen ones."""
+
+    def __init__(self, config: ModelConfig, family: Family, seed: int) -> None:
+        super().__init__()
+        self.config = config
+        self.family = family
+        self.transformer = family.transformer
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.identity = IdentityNetwork(config.identity, family.sites, family.width)
+
+    def velocity(
+        self, latents: torch.Tensor, sigma: torch.Tensor, text: torch.Tensor, context: CastContext | None
+    ) -> torch.Tensor:
+        """The family's velocity f32[B,C,t,h,w] for a cast, or without identity where ``context`` is None."""
+        dtype = next(self.identity.parameters()).dtype
+        with self.identity.slot.holding(context):
+            return self.family.velocity(latents.to(dtype), sigma, text.to(dtype))
+
+    def checkpoint_activations(self) -> None:
+        """Trades compute for memory: blocks are run again in backward."""
+        enable: Any = self.transformer.enable_gradient_checkpointing
+        enable(self.identity.slot.checkpoint)
+
+
+def create(config: ModelConfig, videos: Iterable[torch.Tensor], seed: int) -> Model:
+    """A new model; a fitted codec is fitted on the videos, each f32[T,3,H,W] in [-1,1], the same on every rank."""
+    return Model(config, family_type(config.family.name).create(config.family, videos, seed), seed)
+
+
+def save(model: Model, folder: Path) -> None:
+    """Writes an export, all but the bank; the folder is the caller's to commit."""
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.structured(model.config), folder / "model.yaml")
+    adapters.save_base(model.transformer, folder / "transformer")
+    adapters.save_lora(model.transformer, folder / "lora")
+    model.family.save_frozen(folder)
+    weights = {name: value.contiguous() for name, value in model.identity.state_dict().items()}
+    save_file(weights, folder / "identity.safetensors")
+
+
+def load(folder: Path) -> Model:
+    """The model of an export, its LoRA in place where it has one; raises InputError for any other folder."""
+    if not (folder / "model.yaml").is_file():
+        raise InputError(f"{folder}: not an exported model (no model.yaml in it); give a run's export folder")
+    merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), OmegaConf.load(folder / "model.yaml"))
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, ModelConfig)
+    model = Model(config, family_type(config.family.name).load(config.family, folder), seed=0)
+    model.identity.load_state_dict(load_file(folder / "identity.safetensors"))
+    if (folder / "lora").is_dir():
+        adapters.load_lora(model.transformer, folder / "lora")
+    return model
