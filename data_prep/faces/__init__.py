@@ -1,7 +1,7 @@
 """Faces: packs of models, what they see in an image, and the embeddings that tell people apart."""
 
 from data_prep.faces.analyser import FaceAnalyser, MeasuredFace, SeenFace, analyser_for
-from data_prep.faces.packs import PACKS, PackSpec, castbank_home, find_pack, is_installed
+from data_prep.faces.packs import PACKS, PackSpec, find_pack
 from data_prep.faces.recogniser import Recogniser, embed_crops
 
 __all__ = [
@@ -12,8 +12,6 @@ __all__ = [
     "Recogniser",
     "SeenFace",
     "analyser_for",
-    "castbank_home",
     "embed_crops",
     "find_pack",
-    "is_installed",
 ]

