@@ -99,21 +99,16 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """castbank generate: one clip from a prompt and a cast."""
+    """How a video is sampled; what it shows (prompt, cast, layout) is asked for beside this."""
 
-    run: str = "???"  # a run's folder, or its export
-    prompt: str = "???"
-    cast: tuple[str, ...] = ()  # names in the run's bank, in slot order
-    output: str = "generated.mp4"
-    layout: str = ""  # PNG of slot numbers (0 nobody) that says who goes where; empty: the router decides
-    strength: float = 1.0  # of the identity attention; 0.7..0.85 is the useful band of large models
-    guidance: float = 1.0  # 1 is off, and costs half
-    seed: int = 0
-    steps: int = 30
     num_frames: int = 5
     height_px: int = 96
     width_px: int = 160
-    fps: float = 8.0
+    fps: float = 8.0  # of the file that is written
+    steps: int = 30  # of the Euler sampler
+    strength: float = 1.0  # of the identity attention; 0.7..0.85 is the useful band of large models
+    guidance: float = 1.0  # towards prompt and cast, away from neither; 1 is off, and costs half
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,7 +117,7 @@ class DataConfig:
 
     shards: str = "???"  # folder that castbank prepare wrote
     num_frames: int = 5  # of the sample's; the causal VAEs want 1 + 4k
-    frame_stride: int = 1  # between them; the middle of the sample is taken
+    frame_stride: int = 4  # between them; 5 frames at 4 span a sample of 17; a longer one gives its middle
     include_characters: tuple[str, ...] = ()  # ids; a sample stays if it shows one of them; empty: all stay
     exclude_characters: tuple[str, ...] = ()  # ids; a sample that shows one of them is left out
     pack: str = "embedded"  # face pack whose recogniser the identity encoder reads

@@ -10,7 +10,7 @@ import logging
 import math
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -76,32 +76,40 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
+def adamw(groups: Sequence[dict[str, Any]], config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW over groups with ``params`` (trainable ones only) and ``lr``."""
+    return torch.optim.AdamW(
+        [dict(group) for group in groups],
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+    )
+
+
+def gather(value: Any) -> list[Any]:
+    """Every rank's ``value``, in rank order; also a barrier."""
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 class Engine:
     """An objective, its optimizer and their partition over the ranks."""
 
     def __init__(
         self,
         objective: torch.nn.Module,
-        groups: Sequence[dict[str, Any]],
+        optimizer: torch.optim.Optimizer,
         config: EngineConfig,
-        optimizer: OptimizerConfig,
         micro_batch: int,
+        universal: bool = False,
     ) -> None:
-        """Wrap ``objective``; ``groups`` are optimizer groups with ``params`` and ``lr`` (trainable ones only)."""
-        self._objective, self._groups = objective, [dict(group) for group in groups]
-        self._config, self._optimizer, self._micro_batch = config, optimizer, micro_batch
-        self._rates = [float(group["lr"]) for group in groups]
-        self._engine = self._wrap(load_universal=False)
-
-    def _wrap(self, load_universal: bool) -> Any:
-        options = self._optimizer
-        optimizer = torch.optim.AdamW(
-            self._groups, betas=options.betas, eps=options.eps, weight_decay=options.weight_decay
-        )
-        config = zero_config(self._config, self._micro_batch)
-        config["checkpoint"] = {"load_universal": load_universal}
-        wrapped = _deepspeed().initialize(model=self._objective, optimizer=optimizer, config=config)
-        return wrapped[0]
+        """Wrap ``objective``; ``universal`` where a checkpoint of another number of ranks will be loaded."""
+        options = zero_config(config, micro_batch)
+        options["checkpoint"]["load_universal"] = universal
+        self._config, self._universal = config, universal
+        self._rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._engine = _deepspeed().initialize(model=objective, optimizer=optimizer, config=options)[0]
 
     @property
     def device(self) -> torch.device:
@@ -123,6 +131,21 @@ class Engine:
             group["lr"] = rate * learning_rate_scale
         self._engine.step()
 
+    def mean(self, parts: Sequence[Mapping[str, torch.Tensor]], flag: bool) -> tuple[dict[str, float], bool]:
+        """Means of named scalars over accumulated passes and ranks, and whether any rank raised its flag.
+
+        One all-reduce a step: what the ranks must agree on travels with what they log.
+        """
+        names = sorted(parts[0])
+        rows = [torch.stack([part[name].float() for name in names]) for part in parts]
+        raised = torch.tensor([float(flag)], device=self.device)
+        total = torch.cat([torch.stack(rows).mean(0), raised])
+        dist.all_reduce(total)
+        *sums, flags = total.tolist()
+        return {
+            name: value / dist.get_world_size() for name, value in zip(names, sums, strict=True)
+        }, flags > 0
+
     def gradient_norm(self) -> float:
         """L2 norm of the last update's gradient before clipping; NaN where DeepSpeed did not measure it."""
         norm = self._engine.get_global_grad_norm()
@@ -132,31 +155,28 @@ class Engine:
         """Write this process's share of parameters (trainable ones) and optimizer below ``folder``."""
         self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=True)
 
-    def load(self, folder: Path, saved_world: int) -> None:
-        """Read what ``save`` wrote, also with another number of processes (by DeepSpeed's universal form)."""
-        if saved_world == dist.get_world_size() or self._config.zero_stage == 0:
-            self._load(folder, TAG)
-            return
-        if dist.get_rank() == 0:
-            make_universal(folder)
-        dist.barrier()
-        self._engine.destroy()
-        self._engine = self._wrap(load_universal=True)
-        self._load(folder, UNIVERSAL)
-
-    def _load(self, folder: Path, tag: str) -> None:
+    def load(self, folder: Path) -> None:
+        """Read what ``save`` wrote, or, for a universal engine, what ``make_universal`` made of it."""
+        tag = UNIVERSAL if self._universal else TAG
         path, _ = self._engine.load_checkpoint(str(folder), tag=tag, load_module_strict=False)
         if path is None:
             raise RuntimeError(f"DeepSpeed found no checkpoint in {folder / tag}")
 
 
 def make_universal(folder: Path) -> None:
-    """Write the checkpoint of ``folder`` once more in the form that any number of processes can load.
+    """Write the checkpoint of ``folder`` once more, in the form that any number of processes can load.
+
+    Called by every rank; the first one works. Not for stage 0, whose checkpoints are the same for all.
 
     Raises:
         RuntimeError: DeepSpeed's converter failed; the end of what it wrote.
     """
-    source, target = folder / TAG, folder / UNIVERSAL
+    if dist.get_rank() == 0:
+        _convert(folder / TAG, folder / UNIVERSAL)
+    dist.barrier()
+
+
+def _convert(source: Path, target: Path) -> None:
     command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
     command += ["--input_folder", str(source), "--output_folder", str(target), "--num_extract_workers", "1"]
     done = subprocess.run([*command, "--num_merge_workers", "1"], capture_output=True, text=True, check=False)

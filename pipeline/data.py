@@ -1,0 +1,241 @@
+"""From shards to batches: an order that depends on nothing but the seed, decoding in the background, padding.
+
+The run consumes one endless stream of samples. Position p of it is always the same sample, whatever the number
+of ranks, workers or restarts; a rank takes its share of each global batch, all ranks equally many.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from data_prep.decode import decode_mp4
+from data_prep.records import U8, InputError
+from data_prep.shards import Sample, ShardSet
+from pipeline.batch import Batch
+from pipeline.config import DataConfig
+from pipeline.features import FaceFeatures, FeatureStore, Recogniser
+
+CROP_PX = 112
+OWN_FACE_MARGIN = 1.1  # side of the square cut around a label-map face, as a multiple of its longer side
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one rank takes of each global batch of ``batch_size`` samples: ``parts`` passes of ``micro`` samples."""
+
+    batch_size: int
+    rank: int
+    world: int
+    parts: int
+
+    def __post_init__(self) -> None:
+        if self.batch_size % (self.world * self.parts):
+            raise InputError(
+                f"batch_size={self.batch_size} is not a multiple of {self.world} ranks x engine.accumulation="
+                f"{self.parts}; give {self.world * self.parts} or a multiple of it"
+            )
+
+    @property
+    def micro(self) -> int:
+        return self.batch_size // (self.world * self.parts)
+
+    def positions(self, first_step: int, num_steps: int) -> Iterator[list[int]]:
+        """Stream positions of each pass of this rank, for steps ``[first_step, num_steps)``."""
+        for step in range(first_step, num_steps):
+            for part in range(self.parts):
+                start = step * self.batch_size + (part * self.world + self.rank) * self.micro
+                yield list(range(start, start + self.micro))
+
+
+@lru_cache(maxsize=2)  # this epoch's and, at its end, the next one's
+def epoch_order(keys: tuple[str, ...], seed: int, epoch: int) -> tuple[int, ...]:
+    """Indices of ``keys`` in the order of one epoch: by hash, which outlives any library's random stream."""
+
+    def draw(index: int) -> bytes:
+        return hashlib.sha256(f"{seed}/{epoch}/{keys[index]}".encode()).digest()
+
+    return tuple(sorted(range(len(keys)), key=draw))
+
+
+@dataclass(frozen=True)
+class Item:
+    """One sample, decoded: video u8[T,H,W,3] RGB, label_map u8[T,H,W], features per slot; see Batch."""
+
+    position: int
+    key: str
+    caption: str
+    cast: tuple[str, ...]
+    video: U8
+    label_map: U8
+    faces: FaceFeatures
+
+
+class Samples(Dataset[Item]):
+    """The samples that a run trains on, by position in its stream."""
+
+    def __init__(self, config: DataConfig, seed: int, recogniser: Recogniser) -> None:
+        """Open the shards and choose.
+
+        Raises:
+            InputError: no such folder, unfinished shards, an unknown character, nothing left to train on, or
+                samples with too few frames.
+        """
+        self._config, self._seed = config, seed
+        self.shards = ShardSet.open(Path(config.shards))
+        self.rows = chosen_rows(self.shards, config)
+        self._keys = tuple(self.shards.rows[row].key for row in self.rows)
+        self._store = FeatureStore(
+            Path(config.features or f"{config.shards.rstrip('/')}.features"),
+            recogniser,
+            f"frames {config.num_frames} stride {config.frame_stride} least {config.min_own_face_px} "
+            f"margin {OWN_FACE_MARGIN}",
+        )
+        self._check_length(self.shards.read(self.rows[0]))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> Item:
+        epoch, place = divmod(position, len(self.rows))
+        return self.load(epoch_order(self._keys, self._seed, epoch)[place], position)
+
+    def load(self, index: int, position: int) -> Item:
+        """Read, check and decode the index-th chosen sample."""
+        row = self.rows[index]
+        sample = self.shards.read(row)  # checks the hash and that no reference is from its own frames
+        frames = self._check_length(sample)
+        video, label_map = decode_mp4(sample.mp4)[frames], sample.label_map[frames]
+        own = tuple(
+            own_face(video, label_map == member.slot, self._config.min_own_face_px)
+            for member in sample.note.cast
+        )
+        faces = self._store.get(self.shards.rows[row].sha256, lambda: (sample.references, own))
+        cast = tuple(member.character_id for member in sample.note.cast)
+        return Item(position, sample.note.key, sample.caption, cast, video, label_map, faces)
+
+    def _check_length(self, sample: Sample) -> slice:
+        """The frames to take of a sample: its middle."""
+        wanted, stride, has = self._config.num_frames, self._config.frame_stride, len(sample.note.frames)
+        span = (wanted - 1) * stride + 1
+        if span > has:
+            raise InputError(
+                f"data.num_frames={wanted} at data.frame_stride={stride} needs {span} frames; sample "
+                f"{sample.note.key} has {has}: lower one of them, or prepare longer windows"
+            )
+        start = (has - span) // 2
+        return slice(start, start + span, stride)
+
+
+def chosen_rows(shards: ShardSet, config: DataConfig) -> tuple[int, ...]:
+    """Index rows left by the character filters; raises InputError where a name is unknown or nothing is left."""
+    known = {character for row in shards.rows for character in row.cast}
+    for field in ("include_characters", "exclude_characters"):
+        unknown = sorted(set(getattr(config, field)) - known)
+        if unknown:
+            raise InputError(
+                f"data.{field}: {', '.join(unknown)} not in the shards; they show {_few(sorted(known))}"
+            )
+    include, exclude = set(config.include_characters), set(config.exclude_characters)
+    rows = tuple(
+        index
+        for index, row in enumerate(shards.rows)
+        if not exclude & set(row.cast) and (not include or include & set(row.cast))
+    )
+    if not rows:
+        raise InputError(
+            f"data.shards {config.shards!r}: none of {len(shards)} samples is left to train on; widen "
+            "data.include_characters or data.exclude_characters, or prepare more clips"
+        )
+    return rows
+
+
+def _few(names: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def own_face(video: U8, mask: U8, min_px: int) -> U8 | None:
+    """A face cut on purpose from the sample's own frames: square, around the largest region of a slot.
+
+    Args:
+        video: u8[T,H,W,3].
+        mask: bool[T,H,W], where the slot's face is.
+        min_px: shorter side below which there is no usable face.
+
+    Returns:
+        u8[112,112,3], or None.
+    """
+    frame = int(mask.sum((1, 2)).argmax())
+    ys, xs = np.nonzero(mask[frame])
+    if len(ys) == 0 or min(np.ptp(ys), np.ptp(xs)) + 1 < min_px:
+        return None
+    centre = ((xs.min() + xs.max()) / 2, (ys.min() + ys.max()) / 2)
+    side = OWN_FACE_MARGIN * (max(np.ptp(ys), np.ptp(xs)) + 1)
+    scale = CROP_PX / side
+    move = np.array(
+        [[scale, 0, CROP_PX / 2 - scale * centre[0]], [0, scale, CROP_PX / 2 - scale * centre[1]]]
+    )
+    crop = cv2.warpAffine(video[frame], move, (CROP_PX, CROP_PX), flags=cv2.INTER_CUBIC)
+    return np.asarray(crop, np.uint8)
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Pad slots and references to the longest of the batch."""
+    num_slots = max(len(item.cast) for item in items)
+    faces = [
+        _padded(item.faces, num_slots, max(i.faces.references.shape[1] for i in items)) for item in items
+    ]
+    video = torch.from_numpy(np.stack([item.video for item in items]))  # B T H W C
+    return Batch(
+        video=video.permute(0, 4, 1, 2, 3).float().div_(127.5).sub_(1.0).contiguous(),
+        label_map=torch.from_numpy(np.stack([item.label_map for item in items])),
+        references=torch.from_numpy(np.stack([f.references for f in faces])),
+        reference_mask=torch.from_numpy(np.stack([f.reference_mask for f in faces])),
+        own_faces=torch.from_numpy(np.stack([f.own for f in faces])),
+        own_mask=torch.from_numpy(np.stack([f.own_mask for f in faces])),
+        cast_mask=torch.tensor([[k < len(item.cast) for k in range(num_slots)] for item in items]),
+        cast=tuple(item.cast for item in items),
+        captions=tuple(item.caption for item in items),
+        keys=tuple(item.key for item in items),
+        positions=torch.tensor([item.position for item in items]),
+    )
+
+
+def _padded(faces: FaceFeatures, num_slots: int, num_references: int) -> FaceFeatures:
+    slots, references = num_slots - len(faces.own), num_references - faces.references.shape[1]
+    return FaceFeatures(
+        references=np.pad(faces.references, ((0, slots), (0, references), (0, 0))),
+        reference_mask=np.pad(faces.reference_mask, ((0, slots), (0, references))),
+        own=np.pad(faces.own, ((0, slots), (0, 0))),
+        own_mask=np.pad(faces.own_mask, (0, slots)),
+    )
+
+
+class Stream:
+    """One rank's batches from a step on, in order, loaded in the background."""
+
+    def __init__(self, samples: Samples, share: Share, steps: range, num_workers: int, prefetch: int) -> None:
+        loader = DataLoader(
+            samples,
+            batch_sampler=list(share.positions(steps.start, steps.stop)),
+            collate_fn=collate,
+            num_workers=num_workers,
+            prefetch_factor=prefetch if num_workers else None,
+        )
+        self._batches = iter(loader)  # forks the workers now, before the rank starts threads of its own
+
+    def next(self) -> tuple[Batch, float]:
+        """The next batch, and the seconds that it was waited for."""
+        start = time.perf_counter()
+        batch = next(self._batches)
+        return batch, time.perf_counter() - start

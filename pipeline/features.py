@@ -1,0 +1,95 @@
+"""Face embeddings of a sample's references and of its own frames, computed once and kept on disk.
+
+A file's name carries the recogniser, what was asked of it and the sample's own hash, so that a changed pack,
+configuration or sample can never meet a stale embedding. These are biometric data: they lie beside the shards,
+never in them, and deleting the folder costs only time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from data_prep.records import F32, U8
+
+Embed = Callable[[U8], tuple[F32, F32]]
+"""Aligned crops u8[n,112,112,3] RGB to unit embeddings f32[n,D] and their lengths before normalising f32[n]."""
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """What turns crops into embeddings. sha256: of the network's weights; width: D of the embeddings; min_norm:
+    an embedding shorter than this before normalising shows a covered or cut face."""
+
+    embed: Embed
+    sha256: str
+    width: int
+    min_norm: float
+
+
+@dataclass(frozen=True)
+class FaceFeatures:
+    """N slots: references f32[N,R,D] unit, reference_mask bool[N,R], own f32[N,D] unit, own_mask bool[N]; zeros
+    where the mask is False."""
+
+    references: F32
+    reference_mask: npt.NDArray[np.bool_]
+    own: F32
+    own_mask: npt.NDArray[np.bool_]
+
+
+class FeatureStore:
+    """A folder of cached features of one recogniser, safe for several writers."""
+
+    def __init__(self, folder: Path, recogniser: Recogniser, asked: str) -> None:
+        """``asked`` says what else the features depend on, such as the frames that own faces are cut from."""
+        self._recogniser = recogniser
+        key = hashlib.sha256(f"{recogniser.sha256}/{asked}".encode()).hexdigest()[:16]
+        self._folder = folder / key
+
+    def get(
+        self, sample_sha256: str, cut: Callable[[], tuple[tuple[U8, ...], tuple[U8 | None, ...]]]
+    ) -> FaceFeatures:
+        """The features of one sample; ``cut`` gives, per slot, its reference crops and its own face, if any."""
+        path = self._folder / sample_sha256[:2] / f"{sample_sha256}.npz"
+        if path.is_file():
+            with np.load(path, allow_pickle=False) as stored:
+                return FaceFeatures(**{name: stored[name] for name in stored.files})
+        features = embed_faces(self._recogniser, *cut())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        with aside.open("wb") as stream:
+            np.savez(stream, **vars(features))
+        aside.replace(path)
+        return features
+
+
+def embed_faces(
+    recogniser: Recogniser, references: tuple[U8, ...], own: tuple[U8 | None, ...]
+) -> FaceFeatures:
+    """Embed per slot u8[R,112,112,3] references and one own face u8[112,112,3] or None, in one pass."""
+    num_slots, most = len(references), max((len(crops) for crops in references), default=0)
+    seen = [k for k, crop in enumerate(own) if crop is not None]
+    crops = [*references, *(crop[None] for crop in own if crop is not None)]
+    unit, norms = recogniser.embed(np.concatenate(crops).astype(np.uint8))
+    out = FaceFeatures(
+        references=np.zeros((num_slots, most, recogniser.width), np.float32),
+        reference_mask=np.zeros((num_slots, most), np.bool_),
+        own=np.zeros((num_slots, recogniser.width), np.float32),
+        own_mask=np.zeros(num_slots, np.bool_),
+    )
+    start = 0
+    for slot, pictures in enumerate(references):
+        out.references[slot, : len(pictures)] = unit[start : start + len(pictures)]
+        out.reference_mask[slot, : len(pictures)] = True
+        start += len(pictures)
+    for row, slot in enumerate(seen, start):
+        if norms[row] >= recogniser.min_norm:
+            out.own[slot], out.own_mask[slot] = unit[row], True
+    return out

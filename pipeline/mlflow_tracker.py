@@ -1,0 +1,228 @@
+"""MLflow as a tracker that never makes training wait.
+
+What is to be seen is appended to a file first; a thread sends it in batches, tries again while the server is
+away, and marks how far it came, so that a later start sends the rest. (With its defaults, one ``log_metric`` to a
+dead server blocks for 247 s and then raises, and MLflow's own asynchronous logging loses the data.)
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from data_prep.records import Json
+from pipeline.checkpoints import write_text
+from pipeline.config import TrackingConfig
+from pipeline.tracker import Status, TrackedRun
+
+LOGGER = logging.getLogger(__name__)
+RUN_TAG = "castbank.run"
+RUN_ID = "mlflow_run_id"
+MAX_METRICS = 1000  # MLflow's limit for one batch
+MAX_PARAMS = 100
+
+
+class Spool:
+    """Entries on disk, each one line of JSON, and how many of their bytes have been sent."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._entries, self._mark = folder / "mlflow.jsonl", folder / "mlflow.sent"
+        self._entries.touch()
+        self._drop_torn_line()
+        self.sent = int(self._mark.read_text()) if self._mark.is_file() else 0
+        self._lock = threading.Lock()
+
+    def append(self, entry: Json) -> None:
+        """Keep one entry; it survives the process."""
+        with self._lock, self._entries.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry) + "\n")
+
+    def last_step(self) -> int:
+        """The highest step that was ever logged; 0 without any."""
+        with self._entries.open(encoding="utf-8") as stream:
+            return max((json.loads(line).get("step", 0) for line in stream), default=0)
+
+    def unsent(self) -> tuple[list[Json], int]:
+        """Entries that are not sent, and the mark to set when they are."""
+        with self._lock, self._entries.open("rb") as stream:
+            stream.seek(self.sent)
+            data = stream.read()
+        return [json.loads(line) for line in data.splitlines()], self.sent + len(data)
+
+    def mark(self, sent: int) -> None:
+        """Everything before byte ``sent`` has arrived."""
+        write_text(self._mark, str(sent))
+        self.sent = sent
+
+    def _drop_torn_line(self) -> None:
+        data = self._entries.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            with self._entries.open("r+b") as stream:
+                stream.truncate(whole)
+
+
+class MlflowTracker:
+    """An MLflow run, fed from a spool by a thread of its own; a resumed training goes on in the same run."""
+
+    def __init__(self, config: TrackingConfig, run: TrackedRun) -> None:
+        self._config = config
+        self._spool = Spool(run.folder / "logs")
+        self._last_step = self._spool.last_step()
+        self._sender = Sender(config, run, self._spool)
+        self._thread = threading.Thread(target=self._sender.work, name="mlflow", daemon=True)
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        """See Tracker; gauges of the machine are added, under the names of MLflow's system tab."""
+        if step > self._last_step:
+            self._last_step = step
+            self._append({"metrics": {**scalars, **machine_gauges()}, "step": step})
+
+    def artifact(self, path: Path, folder: str) -> None:
+        """See Tracker."""
+        self._append({"artifact": str(path.resolve()), "folder": folder})
+
+    def close(self, status: Status) -> None:
+        """See Tracker; what a dead server has not taken stays in the spool and is sent by the next start."""
+        self._append({"status": status})
+        self._sender.closing.set()
+        self._thread.join(self._config.max_wait_s)
+        if self._thread.is_alive():
+            waiting = len(self._spool.unsent()[0])
+            LOGGER.warning("MLflow at %s does not answer; %d entries wait on disk", self._sender.uri, waiting)
+
+    def _append(self, entry: Json) -> None:
+        self._spool.append(entry | {"time_ms": int(time.time() * 1000)})
+        if not self._thread.is_alive() and not self._sender.closing.is_set():
+            self._thread.start()
+
+
+class Sender:
+    """The thread's side: makes or finds the MLflow run, then sends the spool until told to close."""
+
+    def __init__(self, config: TrackingConfig, run: TrackedRun, spool: Spool) -> None:
+        self._config, self._run, self._spool = config, run, spool
+        self.uri = config.uri or f"sqlite:///{run.folder.resolve().parent / 'mlflow.db'}"
+        self.closing = threading.Event()
+        self._client: Any = None
+        self._run_id = ""
+
+    def work(self) -> None:
+        """Runs until the spool is empty and ``closing`` is set."""
+        from mlflow.exceptions import MlflowException
+
+        warned = False
+        while True:
+            last = self.closing.is_set()
+            try:
+                self._connect()
+                self._send()
+            except (MlflowException, OSError) as error:
+                if not warned:
+                    LOGGER.warning("MLflow at %s: %s; trying again", self.uri, str(error).splitlines()[0])
+                warned, last = True, False
+            if last:
+                return
+            self.closing.wait(self._config.flush_s)
+            if warned and self.closing.is_set():
+                time.sleep(min(1.0, self._config.flush_s))  # ``wait`` no longer waits; the server is away
+
+    def _connect(self) -> None:
+        if self._run_id:
+            return
+        import mlflow.environment_variables as limits
+        from mlflow import MlflowClient
+
+        limits.MLFLOW_HTTP_REQUEST_TIMEOUT.set(5)  # the defaults block for four minutes on a dead server
+        limits.MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
+        self._client = self._client or MlflowClient(self.uri)
+        known = self._run.folder / RUN_ID
+        if known.is_file():
+            run_id = known.read_text().strip()
+            self._client.update_run(run_id, status="RUNNING")
+        else:
+            run_id = self._find_or_create()
+            describe(self._client, run_id, self._run)
+            write_text(known, run_id)
+        self._run_id = run_id
+
+    def _find_or_create(self) -> str:
+        """The run of this folder, which an attempt that was killed may have created before it noted its id."""
+        name = self._config.experiment
+        found = self._client.get_experiment_by_name(name)
+        experiment = found.experiment_id if found else self._client.create_experiment(name, self._artifacts())
+        runs = self._client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{self._run.id}'", max_results=1)
+        if runs:
+            return str(runs[0].info.run_id)
+        tags = {**self._run.tags, RUN_TAG: self._run.id}
+        return str(self._client.create_run(experiment, tags=tags, run_name=self._run.folder.name).info.run_id)
+
+    def _artifacts(self) -> str | None:
+        """Beside a store that is a file of ours; a server knows its own place."""
+        return None if self._config.uri else (self._run.folder.resolve().parent / "mlartifacts").as_uri()
+
+    def _send(self) -> None:
+        entries, mark = self._spool.unsent()
+        if not entries:
+            return
+        for metrics in batches(list(all_metrics(entries)), MAX_METRICS):
+            self._client.log_batch(self._run_id, metrics=metrics)
+        for entry in entries:
+            if "artifact" in entry and Path(entry["artifact"]).is_file():
+                self._client.log_artifact(self._run_id, entry["artifact"], entry["folder"])
+        statuses = [entry["status"] for entry in entries if "status" in entry]
+        if statuses:
+            self._client.set_terminated(self._run_id, statuses[-1])
+        self._spool.mark(mark)
+
+
+def describe(client: Any, run_id: str, run: TrackedRun) -> None:
+    """Log parameters, the resolved configuration and the data set; the same twice is no error."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+    parameters = [Param(key, value[:6000]) for key, value in run.parameters.items()]
+    for some in batches(parameters, MAX_PARAMS):
+        client.log_batch(run_id, params=some)
+    client.log_artifact(run_id, str(run.folder / "config.yaml"))
+    dataset = Dataset(
+        name=run.dataset.name,
+        digest=run.dataset_digest,
+        source_type="local",
+        source=json.dumps({"uri": str(run.dataset.resolve())}),
+        profile=json.dumps(run.profile),
+    )
+    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+
+def all_metrics(entries: list[Json]) -> Iterator[Any]:
+    """MLflow metrics of spool entries."""
+    from mlflow.entities import Metric
+
+    for entry in entries:
+        for name, value in entry.get("metrics", {}).items():
+            yield Metric(name, value, entry["time_ms"], entry["step"])
+
+
+def batches(items: list[Any], size: int) -> Iterator[list[Any]]:
+    """Consecutive lists of at most ``size`` items."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def machine_gauges() -> dict[str, float]:
+    """Load of this machine; the names put it on MLflow's system page."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    gauges = {
+        "system/cpu_utilization_percentage": psutil.cpu_percent(),
+        "system/system_memory_usage_megabytes": memory.used / 1e6,
+        "system/system_memory_usage_percentage": memory.percent,
+    }
+    return gauges

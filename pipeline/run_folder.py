@@ -1,0 +1,120 @@
+"""The folder of one training: who may write it, what it was started with, and its metrics file.
+
+``RUN/`` holds ``config.yaml`` (resolved), ``run.json`` (its id and the data it was started on), ``metrics.jsonl``,
+``initial/`` (the model before the first step, where there is no base), ``checkpoints/``, ``logs/`` and, at the end,
+``export/``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_prep.records import InputError
+from pipeline.checkpoints import write_text
+
+CONFIG = "config.yaml"
+FREE = (  # keys and sections that may differ on resume: they change where or how fast, not what is learned
+    "run",
+    "data.shards",  # may have moved; its index is compared instead
+    "data.features",
+    "data.num_workers",
+    "data.prefetch",
+    "engine.num_processes",
+    "engine.accumulation",
+    "engine.timeout_s",
+    "checkpoints.",
+    "tracking.",
+)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold the run's folder for this process alone; the lock dies with the process.
+
+    Raises:
+        InputError: another process holds it, or the path is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"run {str(folder)!r} is a file; give a folder, new or of an earlier run")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"run {str(folder)!r}: another castbank train is writing it; wait for it, or give another run="
+            ) from error
+        yield
+
+
+def open_run(
+    folder: Path, config_yaml: str, flat: Mapping[str, str], earlier: Mapping[str, str], data: str
+) -> str:
+    """Start or continue the run of a claimed folder, and return its id.
+
+    Args:
+        folder: the run's.
+        config_yaml: the resolved configuration, written beside the results.
+        flat: the same as dotted keys and text.
+        earlier: that of the run found in the folder; empty where there is none.
+        data: sha256 of the index of the shards.
+
+    Raises:
+        InputError: the run in the folder was started with something else; names the keys.
+    """
+    record = folder / "run.json"
+    if not record.is_file():
+        started = {"id": uuid.uuid4().hex, "data": data}
+        write_text(folder / CONFIG, config_yaml)
+        write_text(record, json.dumps(started))
+        return started["id"]
+    started = json.loads(record.read_text(encoding="utf-8"))
+    changed = [
+        f"{key} (was {earlier.get(key, 'absent')}, is {flat.get(key, 'absent')})"
+        for key in sorted(earlier.keys() | flat.keys())
+        if earlier.get(key) != flat.get(key) and not key.startswith(FREE)
+    ]
+    if changed:
+        raise InputError(
+            f"run {str(folder)!r} was started with another configuration: {'; '.join(changed)}. Give the former "
+            "values to continue it, or another run= to start anew"
+        )
+    if started["data"] != data:
+        raise InputError(
+            f"run {str(folder)!r} was started on other shards (their index has changed since); give those to "
+            "continue it, or another run= to start anew"
+        )
+    write_text(folder / CONFIG, config_yaml)
+    return str(started["id"])
+
+
+class MetricsFile:
+    """``metrics.jsonl``: one line of JSON per step, each step once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last_step: int | None = None
+
+    def append(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Add one step; the first call of a resumed run drops the lines that it is about to write again."""
+        if self._last_step is None:
+            self._drop_from(step)
+        self._last_step = step
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"step": step, **scalars}) + "\n")
+
+    def _drop_from(self, step: int) -> None:
+        if self._path.is_file():
+            kept = [line for line in read_metrics(self._path) if line["step"] < step]
+            write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The lines of a metrics file, a torn last one left out."""
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

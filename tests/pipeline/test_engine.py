@@ -1,0 +1,158 @@
+"""ZeRO on two real processes against plain PyTorch in one; learning rate; resume; another number of ranks."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.batch import Batch
+from pipeline.config import EngineConfig, OptimizerConfig
+from pipeline.engine import (
+    Engine,
+    adamw,
+    join,
+    learning_rate_scale,
+    leave,
+    make_universal,
+    trained_parameters,
+    zero_config,
+)
+from pipeline.ranks import Rank, launch
+
+HEAVY = ("torch", "deepspeed")
+STEPS = 4
+OPTIONS = OptimizerConfig(warmup_steps=2)
+
+
+class Regression(torch.nn.Module):
+    """A small objective with a frozen part: predicts the sample's position from its video."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.frozen = torch.nn.Linear(24, 16).requires_grad_(False)
+        self.layers = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.Tanh(), torch.nn.Linear(32, 1))
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        guess = self.layers(self.frozen(batch.video.flatten(1))).squeeze(1)
+        loss = (guess - batch.positions.to(guess.dtype) / 10).square().mean()
+        return {"loss": loss}
+
+
+def batch_of(positions: list[int]) -> Batch:
+    videos = [torch.randn(3, 1, 2, 4, generator=torch.Generator().manual_seed(p)) for p in positions]
+    n = len(positions)
+    return Batch(
+        video=torch.stack(videos),
+        label_map=torch.zeros(n, 1, 2, 4, dtype=torch.uint8),
+        references=torch.zeros(n, 1, 1, 4),
+        reference_mask=torch.zeros(n, 1, 1, dtype=torch.bool),
+        own_faces=torch.zeros(n, 1, 4),
+        own_mask=torch.zeros(n, 1, dtype=torch.bool),
+        cast_mask=torch.zeros(n, 1, dtype=torch.bool),
+        cast=((),) * n,
+        captions=("",) * n,
+        keys=("",) * n,
+        positions=torch.tensor(positions),
+    )
+
+
+def train(rank: Rank, config: EngineConfig, steps: tuple[int, int], load: Path | None, save: Path) -> int:
+    """Steps ``[first, last)`` of 8 samples each over all ranks; the losses are reported by rank 0."""
+    join(config)
+    module = Regression()
+    groups = [{"params": [p for p in module.parameters() if p.requires_grad], "lr": 1e-2}]
+    micro = 8 // rank.world // config.accumulation
+    universal = load is not None and rank.world != 2
+    if universal:
+        make_universal(load)
+    engine = Engine(module, adamw(groups, OPTIONS), config, micro, universal)
+    if load is not None:
+        engine.load(load)
+    for step in range(*steps):
+        for part in range(config.accumulation):
+            first = 8 * step + (part * rank.world + rank.index) * micro
+            scalars = engine.forward(batch_of(list(range(first, first + micro))))
+            engine.backward(scalars["loss"])
+            engine.step(learning_rate_scale(step, STEPS, OPTIONS))
+    engine.save(save)
+    rank.report((rank.index, engine.gradient_norm()))
+    leave()
+    return 0
+
+
+def reference() -> dict[str, torch.Tensor]:
+    """The same training written out in plain PyTorch."""
+    module = Regression()
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, 1e-2, OPTIONS.betas, OPTIONS.eps, OPTIONS.weight_decay)
+    for step in range(STEPS):
+        loss = module(batch_of(list(range(8 * step, 8 * step + 8))))["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, EngineConfig().gradient_clipping)
+        optimizer.param_groups[0]["lr"] = 1e-2 * learning_rate_scale(step, STEPS, OPTIONS)
+        optimizer.step()
+    return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+
+
+def run(
+    config: EngineConfig, processes: int, tmp: Path, steps=(0, STEPS), load=None
+) -> dict[str, torch.Tensor]:
+    reports: list[object] = []
+    save = tmp / f"after-{steps[1]}-{processes}"
+    code = launch(processes, train, (config, steps, load, save), tmp / "logs", reports.append, HEAVY)
+    assert code == 0
+    assert sorted(index for index, _ in reports) == list(range(processes))
+    return trained_parameters(save, config.zero_stage)
+
+
+def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    assert a.keys() == b.keys()
+    return max(float((a[name] - b[name]).detach().abs().max()) for name in a)
+
+
+@pytest.mark.parametrize(
+    ("stage", "processes", "accumulation"), [(2, 2, 1), (3, 2, 2), (0, 2, 1), (1, 1, 2)], ids=str
+)
+def test_equals_plain_pytorch_at_the_same_global_batch(
+    stage: int, processes: int, accumulation: int, tmp_path: Path
+) -> None:
+    config = EngineConfig(zero_stage=stage, accumulation=accumulation, timeout_s=60)
+    assert difference(run(config, processes, tmp_path), reference()) <= 1e-5
+
+
+def test_resumes_exactly_and_with_another_number_of_ranks(tmp_path: Path) -> None:
+    config = EngineConfig(zero_stage=2, timeout_s=60)
+    whole = run(config, 2, tmp_path / "whole")
+    run(config, 2, tmp_path, (0, 2))
+    half = tmp_path / "after-2-2"
+    assert difference(run(config, 2, tmp_path, (2, STEPS), half), whole) == 0
+    assert difference(run(config, 1, tmp_path, (2, STEPS), half), whole) <= 1e-5
+
+
+def test_bf16_trains_near_fp32(tmp_path: Path) -> None:
+    assert difference(run(EngineConfig(dtype="bf16", timeout_s=60), 2, tmp_path), reference()) <= 2e-2
+
+
+def test_learning_rate_warms_up_then_falls_along_half_a_cosine() -> None:
+    options = OptimizerConfig(warmup_steps=4, final_scale=0.1)
+    scales = [learning_rate_scale(step, 20, options) for step in range(20)]
+    assert scales[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert all(a >= b for a, b in itertools.pairwise(scales[3:]))
+    middle = learning_rate_scale(12, 20, options)
+    assert np.isclose(middle, 0.1 + 0.9 * 0.5)
+    assert np.isclose(learning_rate_scale(20, 20, options), 0.1)
+    assert learning_rate_scale(19, 20, OptimizerConfig(schedule="constant")) == 1.0
+
+
+def test_nothing_is_left_to_deepspeeds_defaults() -> None:
+    config = zero_config(EngineConfig(gradient_clipping=0.0, zero_stage=1, dtype="bf16"), micro_batch=3)
+    assert config["gradient_clipping"] == 0.0
+    assert config["zero_optimization"]["stage"] == 1
+    assert config["bf16"]["enabled"]
+    assert config["train_micro_batch_size_per_gpu"] == 3
