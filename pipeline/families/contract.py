@@ -74,6 +74,7 @@ class Family(Protocol):
     transformer: nn.Module
     sites: tuple[nn.Module, ...]
     width: int
+    latent_channels: int
     grid: LatentGrid
     shift: float
 

@@ -117,6 +117,7 @@ class TinyFamily:
         blocks = cast("Iterable[nn.Module]", transformer.blocks)
         self.sites = tuple(cast("nn.Module", block.attn2) for block in blocks)
         self.width = config.num_heads * config.head_dim
+        self.latent_channels = config.latent_channels
         self.grid = LatentGrid(frames=1, pixels=config.patch_px, patch=(1, 1, 1))
         self.shift = config.shift
 

@@ -124,4 +124,5 @@ class IdentityHook:
             return output
         added, logits = self.attention(args[0] + output, context)
         context.routing.setdefault(self.layer, logits)  # the replay of a checkpoint must not replace it
-        return output + added
+        summed: torch.Tensor = output + added
+        return summed

@@ -1,0 +1,130 @@
+"""castbank generate: a trained run, a prompt and a cast to an mp4, its contact sheet and a note to repeat it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import shlex
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from data_prep.records import U8, InputError
+from jobs import config as configs
+from jobs import knobs
+from jobs.progress import ProgressBar
+from pipeline.config import GenerateConfig
+
+SUMMARY = """Generate a video with the characters of a run's bank.
+
+Writes OUTPUT (mp4), OUTPUT with .png for .mp4 (contact sheet) and with .json (all that is needed to repeat it)."""
+
+EXAMPLE = "castbank generate runs/first seed=3 --prompt 'anna talks to ben' --cast anna,ben --output out.mp4"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of this verb."""
+    parser.add_argument(
+        "run_folder", type=Path, metavar="RUN", help="folder of a finished run, or its export"
+    )
+    parser.add_argument(
+        "--prompt", required=True, help="what happens; one sentence per character, in the cast's order"
+    )
+    parser.add_argument(
+        "--cast", default="", help="names in the run's bank, comma between; none: nobody known"
+    )
+    parser.add_argument(
+        "--layout", type=Path, help="grey PNG of the video's size: pixel k is the k-th of the cast's"
+    )
+    parser.add_argument("--output", type=Path, default=Path("generated.mp4"), help="the mp4 to write")
+    knobs.add_arguments(parser, GenerateConfig, EXAMPLE)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Generates; 0, or InputError before anything is written."""
+    config = configs.load(GenerateConfig, args.config, args.overrides)
+    if args.output.suffix != ".mp4" or not args.output.parent.is_dir():
+        raise InputError(
+            f"--output: {str(args.output)!r}; give a path that ends in .mp4 in a folder that exists"
+        )
+    layout = None if args.layout is None else _read_layout(args.layout)
+
+    from pipeline import generate
+
+    names = tuple(name.strip() for name in args.cast.split(",") if name.strip())
+    loaded = generate.load_run(args.run_folder)
+    tokens = loaded.bank.cast(names) if names else None
+    scene = generate.Scene(args.prompt, tokens, layout)
+    with ProgressBar() as progress:
+        frames = generate.generate(loaded.model, scene, config, progress)
+    _write(args, config, names, frames)
+    who = ", ".join(names) or "nobody known"
+    size = f"{len(frames)} frames of {config.width_px}x{config.height_px}"
+    sys.stdout.write(f"{args.output}: {size} with {who}\n")
+    return 0
+
+
+def _read_layout(path: Path) -> U8:
+    import cv2
+
+    if not path.is_file():
+        raise InputError(f"--layout: {str(path)!r} is not a file; give a grey PNG of slot numbers")
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None or image.ndim != 2 or image.dtype != "uint8":
+        raise InputError(
+            f"--layout: {str(path)!r} is not an 8-bit grey PNG; save slot numbers 0, 1, 2 ... as grey"
+        )
+    layout: U8 = image
+    return layout
+
+
+def _write(args: argparse.Namespace, config: GenerateConfig, names: tuple[str, ...], frames: U8) -> None:
+    """The video, its contact sheet and, last, the note; each aside first."""
+    import cv2
+
+    from data_prep.encode import encode_mp4
+    from pipeline.generate import contact_sheet
+
+    video = encode_mp4(frames, config.fps)
+    encoded, sheet = cv2.imencode(".png", contact_sheet(frames)[..., ::-1])
+    assert encoded
+    note = json.dumps(_note(args, config, names, video), indent=2, ensure_ascii=False)
+    files = {".mp4": video, ".png": sheet.tobytes(), ".json": note.encode()}
+    for suffix, content in files.items():
+        path = args.output.with_suffix(suffix)
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        aside.write_bytes(content)
+        aside.replace(path)
+
+
+def _note(
+    args: argparse.Namespace, config: GenerateConfig, names: tuple[str, ...], video: bytes
+) -> dict[str, Any]:
+    """What repeats the video: the command, all values in force, and hashes of what went in and came out."""
+    settings = dataclasses.asdict(config)
+    command = ["castbank", "generate", str(args.run_folder)]
+    command += [f"{key}={value}" for key, value in settings.items()]
+    command += ["--prompt", args.prompt, "--output", str(args.output)]
+    command += ["--cast", ",".join(names)] if names else []
+    command += ["--layout", str(args.layout)] if args.layout else []
+    export = args.run_folder / "export" if (args.run_folder / "export").is_dir() else args.run_folder
+    inputs = {str(p.relative_to(export)): _sha256(p) for p in sorted(export.rglob("*")) if p.is_file()}
+    return {
+        "command": shlex.join(command),
+        "prompt": args.prompt,
+        "cast": names,
+        "layout_sha256": _sha256(args.layout) if args.layout else None,
+        "config": settings,
+        "model_sha256": inputs,
+        "versions": {name: version(name) for name in ("torch", "diffusers", "av")},
+        "video_sha256": hashlib.sha256(video).hexdigest(),
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,112 @@
+"""From a prompt and a cast to a video: noise, a scheduler of diffusers, and the model with its identity context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data_prep.records import U8, InputError, Progress
+from pipeline import model as models
+from pipeline.config import GenerateConfig
+from pipeline.families.contract import LatentGrid
+from pipeline.identity.attention import CastContext
+from pipeline.identity.bank import IdentityBank
+from pipeline.model import Model
+from pipeline.noise import stream
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run that can generate; ``folder`` is its export."""
+
+    folder: Path
+    model: Model
+    bank: IdentityBank
+
+
+def load_run(folder: Path) -> LoadedRun:
+    """A run's folder or its export; raises InputError where neither holds a model and a bank."""
+    export = folder / "export" if (folder / "export").is_dir() else folder
+    model = models.load(export)
+    return LoadedRun(export, model.eval(), IdentityBank.load(export / "bank"))
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What is to be seen. tokens: f32[N,K,C] of the cast, slot by slot, or None for nobody known; layout: u8[H,W]
+    slot numbers of the picture's pixels, 0 nobody, or None, then the model decides who goes where."""
+
+    prompt: str
+    tokens: torch.Tensor | None = None
+    layout: U8 | None = None
+
+
+@torch.no_grad()
+def generate(model: Model, scene: Scene, config: GenerateConfig, progress: Progress = lambda *_: None) -> U8:
+    """The video, u8[T,H,W,3] RGB; the same for the same arguments on the same machine.
+
+    Euler steps along the flow (diffusers' FlowMatchEulerDiscreteScheduler, the family's shift). Guidance (Ho &
+    Salimans 2022, arXiv 2207.12598) is away from the model without caption and cast. Raises InputError for a size
+    that the family cannot make, too large a cast, or a layout of another size or with other slots.
+    """
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    device = next(model.parameters()).device
+    family = model.family
+    size = family.grid.size(config.num_frames, config.height_px, config.width_px)
+    text = family.embed_text([scene.prompt, ""]).to(device)
+    context = _context(model, scene, config, device)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=family.shift)
+    scheduler.set_timesteps(config.steps, device=device)
+    noise = torch.randn(1, family.latent_channels, *size, generator=stream(config.seed, 0, "generate"))
+    latents = noise.to(device)
+    for step, timestep in enumerate(scheduler.timesteps):
+        sigma = (timestep / scheduler.config.num_train_timesteps).reshape(1)
+        velocity = model.velocity(latents, sigma, text[:1], context).float()
+        if config.guidance != 1:
+            away = model.velocity(latents, sigma, text[1:], None).float()
+            velocity = away + config.guidance * (velocity - away)
+        latents = scheduler.step(velocity, timestep, latents).prev_sample
+        progress("sampling", step + 1, config.steps)
+    video = family.decode(latents)[0].permute(1, 2, 3, 0)  # [T,H,W,3]
+    return np.asarray(((video + 1) * 127.5).round().to(torch.uint8).cpu().numpy())
+
+
+def _context(model: Model, scene: Scene, config: GenerateConfig, device: torch.device) -> CastContext | None:
+    """The scene's cast for the identity network; None where there is none."""
+    if scene.tokens is None:
+        return None
+    num_characters = len(scene.tokens)
+    layout = None
+    if scene.layout is not None:
+        layout = _routes(scene.layout, num_characters, config, model.family.grid).to(device)
+    mask = torch.ones(1, num_characters, dtype=torch.bool, device=device)
+    strength = torch.full((1,), config.strength, device=device)
+    return model.identity.context(scene.tokens[None].to(device), mask, strength, layout)
+
+
+def _routes(layout: U8, num_characters: int, config: GenerateConfig, grid: LatentGrid) -> torch.Tensor:
+    """f32[1,L,N+1]: for each visual token the share of its pixels that each slot has, column 0 nobody."""
+    wanted = (config.height_px, config.width_px)
+    if layout.shape != wanted or layout.max() > num_characters:
+        raise InputError(
+            f"layout: {layout.shape} with slots up to {layout.max()} came; it takes (height, width) {wanted} and "
+            f"slots 0..{num_characters}, 0 for nobody; draw it at the video's size"
+        )
+    label_map = torch.from_numpy(layout).expand(1, config.num_frames, *wanted)
+    shares = grid.tokens(grid.coverage(label_map, num_characters)).transpose(1, 2)  # [1,L,N]
+    return torch.cat([1 - shares.sum(-1, keepdim=True), shares], -1)
+
+
+def contact_sheet(frames: U8, num_columns: int = 5) -> U8:
+    """Frames u8[T,H,W,3] side by side, row by row, black where the last row is not full: u8[rows·H,columns·W,3]."""
+    num_frames, height, width, _ = frames.shape
+    columns = min(num_columns, num_frames)
+    rows = -(-num_frames // columns)
+    sheet = np.zeros((rows * columns, height, width, 3), np.uint8)
+    sheet[:num_frames] = frames
+    grid = sheet.reshape(rows, columns, height, width, 3).transpose(0, 2, 1, 3, 4)
+    return np.asarray(grid.reshape(rows * height, columns * width, 3))
