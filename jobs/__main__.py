@@ -42,7 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code; ``argv`` defaults to the process's own arguments."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _parser(arguments)
-    args = parser.parse_args(arguments)
+    args, rest = parser.parse_known_args(arguments)
+    if any(item.startswith("-") or "=" not in item for item in rest) or not hasattr(args, "overrides"):
+        args = parser.parse_args(arguments)  # says what is not recognised
+    else:  # argparse does not see key=value arguments that come after an option
+        args.overrides = [*args.overrides, *rest]
     if args.verb is None:
         parser.print_help()
         return EXIT_INPUT

@@ -1,0 +1,103 @@
+"""Makes work visible all at once: a folder is written aside and renamed, a finished generation of shards replaces
+the one before with its manifest last, and only one preparation at a time touches an output.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_prep.records import InputError
+from data_prep.shards.files import MANIFEST
+
+ASIDE = ".aside-"
+WORK = ".work"  # analysed clips, so that a re-run does not decode again
+NEXT = ".next"  # the generation that is being written
+
+
+@contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """A new folder to write into, which is at ``final``, on disk and complete, when the block ends without error.
+
+    When another process has put it there first, ours is thrown away.
+    """
+    aside = final.with_name(f"{ASIDE}{final.name}-{os.getpid()}")
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        sync(aside)
+        if not final.is_dir():
+            aside.rename(final)
+            _sync_one(final.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def sole_user(output: Path) -> Iterator[None]:
+    """Hold the output folder for this process; the lock dies with the process.
+
+    Raises:
+        InputError: the output is a file, or another preparation is at work in it.
+    """
+    if output.exists() and not output.is_dir():
+        raise InputError(f"output {str(output)!r} is a file; give a folder, it is made where it is absent")
+    work = output / WORK
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"output {str(output)!r}: another castbank prepare is writing here; wait for it or choose another"
+            ) from None
+        clear(output)
+        yield
+
+
+def clear(output: Path) -> None:
+    """Remove what a killed run may have left half-written."""
+    for left in (output / WORK).glob(f"{ASIDE}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    shutil.rmtree(output / NEXT, ignore_errors=True)
+
+
+def publish(output: Path) -> None:
+    """Make the complete generation in ``.next`` the output's content.
+
+    The old manifest goes first, so that the folder reads as unfinished until the new one is there; files of the
+    old generation that the new one has not are removed. Killed in between, the next run publishes again.
+    """
+    new = output / NEXT
+    sync(new)
+    (output / MANIFEST).unlink(missing_ok=True)
+    arriving = {path.relative_to(new) for path in new.rglob("*") if path.is_file()}
+    for old in [*output.glob("*.tar"), *(output / "faces").glob("*")]:
+        if old.relative_to(output) not in arriving:
+            old.unlink()
+    for place in sorted(arriving - {Path(MANIFEST)}):
+        (output / place).parent.mkdir(exist_ok=True)
+        (new / place).replace(output / place)
+    _sync_one(output)
+    (new / MANIFEST).replace(output / MANIFEST)
+    _sync_one(output)
+    shutil.rmtree(new)
+
+
+def sync(folder: Path) -> None:
+    """Flush every file of a folder and the folder itself to the disk."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        _sync_one(path)
+    _sync_one(folder)
+
+
+def _sync_one(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

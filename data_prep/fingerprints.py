@@ -1,0 +1,103 @@
+"""What a result depends on, as hashes: the bytes of each clip's file, the knobs that analysis uses, all inputs.
+
+They decide what a second ``prepare`` may skip, so they name contents and never paths or times: the same footage
+in another folder gives the same shards. A file's hash is remembered by size and modification time, so that a
+re-run reads no footage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from data_prep.analysis_store import SCHEMA
+from data_prep.config import PrepareConfig
+from data_prep.records import Clip, Decision, Json
+
+RECIPE = 1  # raise it when linking, selecting or captions change, so that finished outputs are made again
+REMEMBERED = "files.json"
+
+_PLACES = ("manifest", "clips", "output", "run")
+_NOT_ANALYSIS = {
+    "decode": ("timeout_s", "max_chunk_bytes"),
+    "windows": ("max_cast", "min_visible", "min_face_px"),
+    "references": ("min_count", "max_count", "guard_gap_s", "min_similarity", "max_similarity"),
+}
+
+
+@dataclass(frozen=True)
+class PackFiles:
+    """A face pack as far as results depend on it: its name and the sha256 of its files."""
+
+    name: str
+    files: Mapping[str, str]
+
+
+def hash_files(paths: Sequence[Path], memory: Path) -> dict[Path, str]:
+    """sha256 of each file's bytes. ``memory`` is a folder where size, time and hash of each are kept.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    remembered = _recall(memory / REMEMBERED)
+    known: dict[str, list[int | str]] = {}
+    for path in paths:
+        status = path.stat()
+        before = remembered.get(str(path))
+        if before and before[:2] == [status.st_size, status.st_mtime_ns]:
+            known[str(path)] = before
+        else:
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            known[str(path)] = [status.st_size, status.st_mtime_ns, digest]
+    aside = memory / f".{REMEMBERED}.{os.getpid()}"
+    aside.write_text(json.dumps(known), encoding="utf-8")
+    aside.replace(memory / REMEMBERED)
+    return {path: str(known[str(path)][2]) for path in paths}
+
+
+def analysis_key(clip: Clip, file_sha256: str, config: PrepareConfig, pack: PackFiles) -> str:
+    """16 hex digits for what ``analyse`` makes of a clip: its span, its file and the knobs of analysis."""
+    knobs = asdict(config)
+    for name in (*_PLACES, "link", "pack"):
+        del knobs[name]
+    for section, names in _NOT_ANALYSIS.items():
+        for name in names:
+            del knobs[section][name]
+    row = [clip.id, clip.start_s, clip.end_s, clip.fps, clip.width_px, clip.height_px]
+    return digest({"schema": SCHEMA, "row": row, "file": file_sha256, "knobs": knobs, "pack": asdict(pack)})[
+        :16
+    ]
+
+
+def inputs_sha256(
+    keys: Mapping[str, str], clips: Sequence[Clip], ingest: Sequence[Decision], config: PrepareConfig
+) -> str:
+    """Fingerprint of everything that the shards are made from. ``keys``: analysis key by clip id; ``ingest``: the
+    rows that gave no clip, of which only the fate counts."""
+    knobs = asdict(config)
+    for name in _PLACES:
+        del knobs[name]
+    for name in _NOT_ANALYSIS["decode"]:
+        del knobs["decode"][name]
+    rows = {clip.id: {**asdict(clip), "path": keys[clip.id]} for clip in clips}
+    lost = sorted((decision.item, decision.fate, decision.rule) for decision in ingest)
+    return digest({"recipe": RECIPE, "clips": rows, "lost": lost, "knobs": knobs})
+
+
+def digest(value: Json | list[object]) -> str:
+    """sha256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _recall(path: Path) -> dict[str, list[int | str]]:
+    """What is remembered; a file that is damaged is worth nothing, the hashes are then made again."""
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}

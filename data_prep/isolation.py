@@ -1,0 +1,198 @@
+"""Runs a function over many items on Ray so that an item may crash its process without harm.
+
+A decoder that segfaults, a model that runs out of memory, a video that hangs: each costs one worker process and
+one attempt. Attempts are counted here and not by Ray, because Ray retries a crash but not an exception, cannot
+time a task out, and does not say what the dead process wrote to its stderr.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from data_prep.records import InputError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+CALLS_PER_WORKER = (
+    64  # then its process is replaced, so that what decoders leak stays bounded; a start costs 2 s
+)
+POLL_S = 0.5  # how late a timeout may be noticed
+STDERR_TAIL = 2000  # characters kept of what a failed attempt wrote
+OBJECT_STORE_BYTES = (
+    128 * 1024**2
+)  # results are small, data goes by file; Ray's default is 30 % of the memory
+
+
+@dataclass(frozen=True)
+class Limits:
+    """max_attempts: per item, crashes and exceptions alike; timeout_s: per attempt."""
+
+    max_attempts: int
+    timeout_s: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An item that failed ``attempts`` times; error_class and detail are those of the last."""
+
+    error_class: str
+    detail: str
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Task(Generic[T]):
+    """An item under its name, which is a file name too."""
+
+    name: str
+    item: T
+
+
+@dataclass(frozen=True)
+class _Attempt(Generic[T]):
+    task: Task[T]
+    number: int
+    deadline_s: float
+    log: Path
+
+
+class Workers:
+    """A Ray that is started at the first use, or the one that RAY_ADDRESS names; a context manager.
+
+    num_workers: tasks at once; 0 is one per core. A Ray of our own gets a folder of its own under the system's
+    temporary folder and leaves no process and no file behind.
+    """
+
+    def __init__(self, num_workers: int) -> None:
+        self.num_workers = num_workers or os.cpu_count() or 1
+        self._folder: Path | None = None
+        self._started = False
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._started:
+            import ray
+
+            ray.shutdown()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def run(
+        self, work: Callable[[T], R], tasks: Sequence[Task[T]], limits: Limits, logs: Path
+    ) -> Iterator[tuple[Task[T], R | Failure]]:
+        """Yield every task with its result as it comes, or with the failure that used up its attempts.
+
+        ``logs`` is a folder for what running attempts write to stderr. An InputError and a full disk are not the
+        item's fault and are raised.
+        """
+        import ray
+
+        self._start()
+        remote = ray.remote(num_cpus=1, max_retries=0, max_calls=CALLS_PER_WORKER)(_run_logged)
+        waiting = deque((task, 1) for task in tasks)
+        running: dict[Any, _Attempt[T]] = {}
+        while waiting or running:
+            while waiting and len(running) < self.num_workers:
+                task, number = waiting.popleft()
+                log = logs / f"{task.name}.stderr"
+                reference = remote.remote(work, task.item, log)
+                running[reference] = _Attempt(task, number, time.monotonic() + limits.timeout_s, log)
+            for reference in _finished(running):
+                attempt = running.pop(reference)
+                result = _result(reference, attempt, limits)
+                if isinstance(result, Failure) and attempt.number < limits.max_attempts:
+                    waiting.append((attempt.task, attempt.number + 1))
+                else:
+                    yield attempt.task, result
+
+    def _start(self) -> None:
+        if self._started:
+            return
+        address = os.environ.get("RAY_ADDRESS")
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else a token may be made that later clients lack
+        import ray
+
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        else:
+            self._folder = Path(tempfile.mkdtemp(prefix="castbank-ray-"))
+            ray.init(
+                num_cpus=self.num_workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                object_store_memory=OBJECT_STORE_BYTES,
+                runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+                _temp_dir=str(self._folder),
+            )
+        self._started = True
+
+
+def _run_logged(work: Callable[[T], R], item: T, log: Path) -> R:
+    """In the worker: run with stderr, also that of native code, in a file that outlives the process."""
+    saved = os.dup(2)
+    with log.open("wb") as stream:
+        os.dup2(stream.fileno(), 2)
+        try:
+            result = work(item)
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+    log.unlink()
+    return result
+
+
+def _finished(running: dict[Any, _Attempt[T]]) -> list[Any]:
+    """What is done or overdue; waits a moment for the first. Overdue tasks are killed with their worker."""
+    import ray
+
+    done, others = ray.wait(list(running), num_returns=1, timeout=POLL_S)
+    overdue = [reference for reference in others if running[reference].deadline_s < time.monotonic()]
+    for reference in overdue:
+        ray.cancel(reference, force=True)
+    return [*done, *overdue]
+
+
+def _result(reference: Any, attempt: _Attempt[Any], limits: Limits) -> Any:
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError, RayTaskError, TaskCancelledError
+
+    try:
+        return ray.get(reference, timeout=POLL_S * 20)
+    except RayTaskError as error:
+        cause = error.cause if isinstance(error.cause, BaseException) else error
+        if isinstance(cause, InputError) or _disk_is_full(cause):
+            raise cause from error
+        failure = Failure(type(cause).__name__, f"{cause}\n{error.traceback_str}", attempt.number)
+    except (TaskCancelledError, GetTimeoutError):
+        failure = Failure("TimeoutError", f"more than {limits.timeout_s:g} s", attempt.number)
+    except RayError as error:
+        failure = Failure(type(error).__name__, _tail(attempt.log), attempt.number)
+    attempt.log.unlink(missing_ok=True)
+    return Failure(failure.error_class, failure.detail[-STDERR_TAIL:], failure.attempts)
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _tail(log: Path) -> str:
+    if not log.is_file():
+        return "the process died and wrote nothing"
+    text = log.read_bytes().decode(errors="replace").strip()
+    return text[-STDERR_TAIL:] or "the process died and wrote nothing"

@@ -1,0 +1,46 @@
+"""The ledger: one row per item and decision, as Parquet that any data tool opens.
+
+It answers what became of a clip, track or window: kept, dropped (by which rule, with which number against which
+limit) or quarantined (in which stage, with which error, after how many attempts, and the command that tries
+again).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from data_prep.records import Decision
+
+LEDGER = "ledger.parquet"
+
+
+def write(path: Path, decisions: Iterable[Decision]) -> None:
+    """Write the decisions ordered by kind, item and stage: the same decisions give the same bytes."""
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [asdict(decision) for decision in sorted(decisions, key=_order)]
+    names = [field.name for field in fields(Decision)]
+    types = {name: pyarrow.int32() if name == "attempts" else pyarrow.string() for name in names}
+    columns = {name: pyarrow.array([row[name] for row in rows], types[name]) for name in names}
+    pyarrow.parquet.write_table(pyarrow.table(columns), path, compression="zstd")
+
+
+def read(path: Path) -> list[Decision]:
+    """The decisions of a ledger, in its order."""
+    import pyarrow.parquet
+
+    return [Decision(**row) for row in pyarrow.parquet.read_table(path).to_pylist()]
+
+
+def count_by_rule(decisions: Sequence[Decision]) -> dict[str, int]:
+    """Number of dropped and quarantined items by ``kind: rule``, the most frequent first."""
+    lost = Counter(f"{d.kind}: {d.rule}" for d in decisions if d.fate != "kept")
+    return dict(sorted(lost.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _order(decision: Decision) -> tuple[str, ...]:
+    return decision.kind, decision.item, decision.stage, decision.fate, decision.rule, decision.value
