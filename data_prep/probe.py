@@ -19,8 +19,8 @@ from data_prep.records import F64
 Reader = Literal["decord", "pyav"]
 
 DECORD_CODECS = frozenset({"h264", "mpeg4", "vp8", "vp9", "mjpeg"})
-"""Read exactly by decord 0.6.0. Not AV1 (its FFmpeg 4.1 has no decoder) and not HEVC: with open groups of
-pictures it gave 27 of 40 right frames, and whether a group is open cannot be told without parsing the stream."""
+"""Read exactly by decord 0.6.0 where the rest of ``Probe.reader`` agrees. Not AV1 (its FFmpeg 4.1 has no decoder)
+and not HEVC (27 of 40 frames right in one file)."""
 
 HDR_TRANSFERS = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
 """ITU-T H.273 transfer characteristics that no reader here maps to 8 bit: the frames come out grey."""
@@ -41,7 +41,8 @@ class Probe:
     width_px × height_px: the coded size, before rotation; rotation_deg: counter-clockwise, to be applied for
     display; times_s: f64[num_frames] presentation times of the shown frames from the first one; fps: their mean
     rate; variable_rate: intervals differ by more than a tenth; start_s: time stamp of the first frame;
-    num_hidden: frames that an edit list hides; fingerprint: sha256 of the bytes; reader: the one to use.
+    num_hidden: frames that an edit list hides; open_gop: some frames need the group before theirs, which decord
+    gets wrong after a seek; fingerprint: sha256 of the bytes; reader: the one to use.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Probe:
     variable_rate: bool
     start_s: float
     num_hidden: int
+    open_gop: bool
     times_s: F64
     fingerprint: str
     reader: Reader
@@ -79,13 +81,13 @@ def probe(path: Path) -> Probe:
         width_px, height_px, transfer = int(context.width), int(context.height), int(context.color_trc)
         if transfer in HDR_TRANSFERS:
             raise UnusableError("hdr", HDR_TRANSFERS[transfer], "SDR", "convert it to 8-bit SDR first")
-        shown_s, num_hidden = _packets(stream, promised)
+        shown_s, num_hidden, open_gop = _packets(stream, promised)
     rotation_deg = _rotation_deg(path)
     times_s = shown_s - shown_s[0]
     steps_s = np.diff(times_s)
     median_s = float(np.median(steps_s)) if len(steps_s) else 0.0
     fps = (len(times_s) - 1) / float(times_s[-1]) if len(times_s) > 1 else 1.0
-    plain = codec in DECORD_CODECS and num_hidden == 0 and shown_s[0] == 0 and rotation_deg == 0
+    plain = num_hidden == 0 and shown_s[0] == 0 and rotation_deg == 0 and not open_gop
     return Probe(
         path=path,
         codec=codec,
@@ -98,9 +100,10 @@ def probe(path: Path) -> Probe:
         variable_rate=bool(len(steps_s) and np.ptp(steps_s) > 0.1 * median_s),
         start_s=float(shown_s[0]),
         num_hidden=num_hidden,
+        open_gop=open_gop,
         times_s=times_s,
         fingerprint=fingerprint,
-        reader="decord" if plain else "pyav",
+        reader="decord" if plain and codec in DECORD_CODECS else "pyav",
     )
 
 
@@ -120,20 +123,26 @@ def opened(path: Path) -> Iterator[Any]:
         raise UnusableError("unreadable", path.name, "a whole video file", str(error)) from error
 
 
-def _packets(stream: Any, promised: int) -> tuple[F64, int]:
-    """Sorted times of the shown frames in seconds, and the number of hidden ones; the last packets tell whether
-    the file was cut: then there are fewer than its header promises, or one is shorter than announced."""
+def _packets(stream: Any, promised: int) -> tuple[F64, int, bool]:
+    """Sorted times of the shown frames in seconds, the number of hidden ones, and whether a group is open: then a
+    frame that comes after a key frame in the file is shown before it.
+
+    The packets tell whether the file was cut: there are fewer than its header promises, or one is torn.
+    """
     times: list[int] = []
     num_hidden = num_torn = 0
+    key_pts = -(2**63)
+    open_gop = False
     for packet in stream.container.demux(stream):
         if packet.size == 0:
             continue
-        num_torn += bool(packet.is_corrupt)
-        if packet.is_discard:
-            num_hidden += 1
-        elif packet.pts is None:
+        if packet.pts is None:
             raise UnusableError("unreadable", "a frame without time stamp", "a time stamp on every frame")
-        else:
+        num_torn += bool(packet.is_corrupt)
+        key_pts = packet.pts if packet.is_keyframe else key_pts
+        open_gop |= packet.pts < key_pts
+        num_hidden += bool(packet.is_discard)
+        if not packet.is_discard:
             times.append(packet.pts)
     found = len(times) + num_hidden
     if num_torn or found < promised:
@@ -142,7 +151,7 @@ def _packets(stream: Any, promised: int) -> tuple[F64, int]:
         )
     if not times:
         raise UnusableError("unreadable", "0 frames", "at least 1")
-    return np.sort(np.asarray(times, np.float64)) * float(stream.time_base), num_hidden
+    return np.sort(np.asarray(times, np.float64)) * float(stream.time_base), num_hidden, open_gop
 
 
 def _rotation_deg(path: Path) -> int:

@@ -1,0 +1,92 @@
+"""Readers against the frame numbers painted into made videos, and against each other."""
+
+import numpy as np
+import pytest
+
+from data_prep.decode import READERS, decode_mp4, iter_frames, working_size
+from data_prep.probe import UnusableError
+
+VARIABLE_MS = np.cumsum([0] + [33, 50, 17, 120, 41] * 12)[:60].tolist()
+
+MADE = {
+    "h264": {},
+    "h264_open_gop": {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:scenecut=0"},
+    "h264_variable_rate": {"pts": VARIABLE_MS},
+    "h264_one_gop": {"g": "600", "x264-params": "scenecut=0"},
+    "h264_edit_list": {"pts": [n * 40 - 400 for n in range(60)]},
+    "h264_late_start": {"pts": [n * 40 + 500 for n in range(60)]},
+    "hevc_open_gop": {
+        "codec": "libx265",
+        "x265-params": "open-gop=1:keyint=12:bframes=3:log-level=none:pools=1",
+    },
+    "av1": {"codec": "libsvtav1", "preset": "12", "svtav1-params": "lp=1"},
+    "vp9": {"codec": "libvpx-vp9", "cpu-used": "8", "deadline": "realtime"},
+    "mpeg4": {"codec": "mpeg4", "b": "4000000"},
+}
+
+
+def read(path, reader=None, max_chunk_bytes=1 << 20, long_side_px=1280):
+    chunks = list(iter_frames(path, long_side_px, max_chunk_bytes, reader))
+    assert [c.start for c in chunks] == np.cumsum([0] + [len(c.frames) for c in chunks])[:-1].tolist()
+    assert all(c.frames.nbytes <= max_chunk_bytes or len(c.frames) == 1 for c in chunks)
+    return np.concatenate([c.frames for c in chunks]), np.concatenate([c.times_s for c in chunks])
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_every_frame_comes_once_in_order_with_its_time(name, make_video, read_numbers):
+    frames, times_s = read(make_video(**MADE[name]))
+    pts = MADE[name].get("pts", [n * 40 for n in range(60)])
+    shown = [n for n in range(60) if pts[n] >= 0]
+    assert read_numbers(frames) == shown
+    np.testing.assert_allclose(times_s, [(pts[n] - pts[shown[0]]) / 1000 for n in shown], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["h264", "h264_variable_rate", "vp9", "mpeg4"])
+@pytest.mark.parametrize("long_side_px", [1280, 96])
+def test_decord_agrees_with_pyav(name, long_side_px, make_video):
+    path = make_video(**MADE[name])
+    frames, times_s = read(path, "decord", long_side_px=long_side_px)
+    oracle, oracle_s = read(path, "pyav", long_side_px=long_side_px)
+    assert frames.shape == oracle.shape
+    assert np.abs(frames.astype(int) - oracle).mean((1, 2, 3)).max() < 2.5
+    np.testing.assert_allclose(times_s, oracle_s, atol=1e-5)
+
+
+def test_rotation_is_applied(make_video):
+    images = [np.zeros((96, 192, 3), np.uint8) for _ in range(4)]
+    for image in images:
+        image[:, :96] = 255  # the left half is white; turned a quarter counter-clockwise it is the lower half
+    frames, _ = read(make_video(images=images, rotation_deg=90))
+    assert frames.shape == (4, 192, 96, 3)
+    assert frames[0, 100:].mean() > 240 and frames[0, :90].mean() < 15
+
+
+def test_chunks_end_before_key_frames(make_video):
+    path = make_video(**{"x264-params": "keyint=20:min-keyint=20:scenecut=0"})
+    starts = [c.start for c in iter_frames(path, 1280, 25 * 96 * 192 * 3, "decord")]
+    assert starts == [0, 20, 40]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_file_that_is_no_video(reader, tmp_path):
+    (tmp_path / "x.mp4").write_bytes(b"not a video" * 100)
+    with pytest.raises(UnusableError, match="unreadable"):
+        read(tmp_path / "x.mp4", reader)
+
+
+@pytest.mark.parametrize(
+    ("size", "long_side_px", "expected"),
+    [
+        ((3840, 2160), 1280, (1280, 720)),
+        ((1001, 333), 500, (500, 166)),
+        ((320, 240), 1280, (320, 240)),
+        ((1, 9), 4, (2, 4)),
+    ],
+)
+def test_working_size_is_even_and_never_larger(size, long_side_px, expected):
+    assert working_size(*size, long_side_px) == expected
+
+
+def test_decode_mp4_refuses_other_bytes():
+    with pytest.raises(UnusableError, match="unreadable"):
+        decode_mp4(b"1234")

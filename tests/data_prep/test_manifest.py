@@ -1,0 +1,172 @@
+"""Manifests as people have them: what is read, and what each mistake is answered with."""
+
+from pathlib import Path
+
+import pytest
+
+from data_prep.manifest import key_of, read_clips, seconds
+from data_prep.records import InputError
+
+HEADER = "clip_id,url,fps,frame_width,frame_height,start_time,end_time,Brief Description"
+ROW = "a.mp4,src1,24,1920,1080,0.0,5.0,Anna waves"
+
+
+@pytest.fixture
+def clips_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "clips"
+    (folder / "clips_short_1").mkdir(parents=True)
+    for name in ("a.mp4", "b.mp4", "clips_short_1/nested.mp4"):
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def written(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = tmp_path / "short.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_every_column_of_ultravideo(tmp_path, clips_folder):
+    header = (
+        "clip_id,url,fps,frame_width,frame_height,start_frame,end_frame,total_frames,start_time,end_time,duration,"
+        "vtss_score,motion_score,video_clip_score,Brief Description,Detailed Description,Theme Description,"
+        "Shot Type,Summarized Description,Background,Style,Camera Movement,Lighting,Video Atmosphere,licence,consent"
+    )
+    row = (
+        '"a.mp4",vid7,29.97,3840,2160,10,160,150,00:00:10.5,1:15.5,5,0.5,3.2,0.3,"brief, with a comma",'
+        '"' + "long " * 60_000 + '",theme,close-up,sum,back,style,still,soft,calm,CC-BY,granted'
+    )
+    clips, decisions = read_clips(written(tmp_path, f"{header}\r\n{row}\r\n", "utf-8-sig"), clips_folder)
+    assert decisions == []
+    (clip,) = clips
+    assert (clip.id, clip.source_id, clip.path) == ("a", "vid7", str(clips_folder / "a.mp4"))
+    assert (clip.start_s, clip.end_s, clip.fps, clip.width_px, clip.height_px) == (
+        10.5,
+        75.5,
+        29.97,
+        3840,
+        2160,
+    )
+    assert clip.captions.brief == "brief, with a comma" and len(clip.captions.detailed) == 299_999
+    assert (clip.captions.camera_movement, clip.captions.atmosphere) == ("still", "calm")
+    assert (clip.licence, clip.consent) == ("CC-BY", "granted")
+
+
+def test_headers_in_other_spellings(tmp_path, clips_folder):
+    header = "Clip ID,URL,FPS,frame width,FrameHeight,START_TIME,End-Time,brief_description"
+    clips, _ = read_clips(written(tmp_path, f"{header}\n{ROW}\n\n,,,,,,,\n"), clips_folder)
+    assert [c.captions.brief for c in clips] == ["Anna waves"]
+
+
+def test_nested_and_absent_files_and_refused_consent(tmp_path, clips_folder):
+    rows = [
+        ROW + ",",
+        ROW.replace("a.mp4", "nested.mp4") + ",unknown",
+        ROW.replace("a.mp4", "gone.mp4") + ",granted",
+        ROW.replace("a.mp4", "b.mp4") + ",Refused",
+    ]
+    clips, decisions = read_clips(written(tmp_path, "\n".join([HEADER + ",consent", *rows])), clips_folder)
+    assert [c.path for c in clips] == [
+        str(clips_folder / "a.mp4"),
+        str(clips_folder / "clips_short_1" / "nested.mp4"),
+    ]
+    assert [(d.item, d.kind, d.fate, d.rule) for d in decisions] == [
+        ("gone", "clip", "dropped", "file_missing"),
+        ("b", "clip", "dropped", "consent_refused"),
+    ]
+
+
+def with_cell(column: str, value: str) -> str:
+    cells = ROW.split(",")
+    cells[HEADER.split(",").index(column)] = value
+    return f"{HEADER}\n{ROW.replace('a.mp4', 'b.mp4')}\n{','.join(cells)}\n"
+
+
+MISTAKES = {
+    "renamed": (
+        f"{HEADER.replace('fps', 'fsp')}\n{ROW}",
+        ["line 1", "'fps' is missing", "did you mean 'fsp'"],
+    ),
+    "missing": (
+        f"{HEADER.replace(',Brief Description', '')}\n",
+        ["'Brief Description' is missing", "clip_id"],
+    ),
+    "twice": (f"{HEADER},Frame_Rate\n{ROW},3", ["['fps', 'Frame_Rate'] all mean 'fps'"]),
+    "empty": ("", ["is empty", "clip_id"]),
+    "no rows": (f"{HEADER}\n", ["no rows"]),
+    "ragged": (f"{HEADER}\n{ROW},more", ["line 2", "9 cells where the header has 8"]),
+    "open quote": (f'{HEADER}\n"{ROW}', ["line 2", "not a well-formed CSV"]),
+    "nul": (with_cell("clip_id", "a\0.mp4"), ["unsafe"]),
+    "fps": (with_cell("fps", "abc"), ["line 3", "'fps'", "'abc'", "a number above 0"]),
+    "fps nan": (with_cell("fps", "nan"), ["line 3", "'fps'", "out of range"]),
+    "width": (with_cell("frame_width", "12.5"), ["'frame_width'", "'12.5'", "whole number"]),
+    "height": (with_cell("frame_height", "-1"), ["'frame_height'", "above 0"]),
+    "start": (with_cell("start_time", "noon"), ["'start_time'", "'noon'", "HH:MM:SS.mmm"]),
+    "end": (with_cell("end_time", "0"), ["'end_time'", "not after start_time 0 s"]),
+    "source": (with_cell("url", " "), ["'url'", "empty"]),
+    "duplicate": (with_cell("clip_id", "b.mp4"), ["line 3", "'b.mp4'", "also in line 2"]),
+    "no id": (with_cell("clip_id", ""), ["'clip_id'", "unsafe or empty"]),
+    "absolute": (with_cell("clip_id", "/etc/a.mp4"), ["'clip_id'", "'/etc/a.mp4'", "without '..'"]),
+    "upwards": (with_cell("clip_id", "x/../../a.mp4"), ["unsafe"]),
+    "drive": (with_cell("clip_id", "C:\\a.mp4"), ["unsafe"]),
+    "consent": (f"{HEADER},consent\n{ROW},maybe", ["'consent'", "'maybe'", "granted, unknown, refused"]),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_answered_with_place_value_and_remedy(name, tmp_path, clips_folder):
+    text, expected = MISTAKES[name]
+    path = written(tmp_path, text)
+    with pytest.raises(InputError) as caught:
+        read_clips(path, clips_folder)
+    for part in [str(path), *expected]:
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_other_encodings_are_refused(encoding, tmp_path, clips_folder):
+    with pytest.raises(InputError, match="not UTF-8"):
+        read_clips(written(tmp_path, f"{HEADER}\n{ROW} à la façon\n", encoding), clips_folder)
+
+
+def test_paths_that_are_no_file(tmp_path, clips_folder):
+    with pytest.raises(InputError, match="is a folder"):
+        read_clips(tmp_path, clips_folder)
+    with pytest.raises(InputError, match="does not exist"):
+        read_clips(tmp_path / "none.csv", clips_folder)
+    with pytest.raises(InputError, match="clips folder"):
+        read_clips(written(tmp_path, f"{HEADER}\n{ROW}"), tmp_path / "none")
+
+
+def test_a_bare_name_that_two_files_have(tmp_path, clips_folder):
+    (clips_folder / "clips_short_2").mkdir()
+    (clips_folder / "clips_short_2" / "nested.mp4").write_bytes(b"y")
+    with pytest.raises(InputError, match="two files have this name"):
+        read_clips(written(tmp_path, with_cell("clip_id", "nested.mp4")), clips_folder)
+
+
+def test_line_numbers_count_line_breaks_inside_cells(tmp_path, clips_folder):
+    text = f"{HEADER}\n{ROW.replace('Anna waves', chr(34) + 'two' + chr(10) + 'lines' + chr(34))}\n"
+    text += ROW.replace("a.mp4", "b.mp4").replace(",24,", ",x,")
+    with pytest.raises(InputError, match="line 4"):
+        read_clips(written(tmp_path, text), clips_folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0", 0), ("12.5", 12.5), ("01:02", 62), ("1:00:00.25", 3600.25), (" 3 ", 3)],
+)
+def test_seconds(text, expected):
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1:2:3:4", "nan", "a:b"])
+def test_no_seconds(text):
+    with pytest.raises(ValueError):
+        seconds(text)
+
+
+def test_keys_are_plain_and_stay_different():
+    assert key_of("abc_1-x.mp4") == "abc_1-x"
+    keys = {key_of(name) for name in ("a/b.mp4", "a.b.mp4", "a_b.mp4", "A b.MP4", "ä.mp4")}
+    assert len(keys) == 5 and not any(set(key) & set("./ ") for key in keys)
