@@ -68,6 +68,22 @@ def to_yaml(config: Any) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
+def flat(config: Any) -> dict[str, str]:
+    """The resolved configuration as dotted keys and text values, for comparing and for parameter tables."""
+    from omegaconf import OmegaConf
+
+    return _flat(OmegaConf.to_container(OmegaConf.structured(config)), "")
+
+
+def _flat(node: Any, prefix: str) -> dict[str, str]:
+    if not isinstance(node, dict):
+        return {prefix: str(node)}
+    values: dict[str, str] = {}
+    for key, value in node.items():
+        values |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return values
+
+
 def keys(schema: type[Any], prefix: str = "") -> list[str]:
     """Every dotted key of a schema, sections first; what help and spelling suggestions draw on."""
     names: list[str] = []

@@ -24,6 +24,7 @@ class ProgressBar:
         self._stage = ""
         self._bar: tqdm[None] | None = None
         self._started = self._printed = 0.0
+        self._first = 0
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -33,18 +34,25 @@ class ProgressBar:
     ) -> None:
         self.close()
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Report ``done`` of ``total`` items of a stage; a new stage name closes the one before."""
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """Report ``done`` of ``total`` items of a stage; a new stage name closes the one before.
+
+        What a stage reports first was done before it, and does not count in its rate. ``note`` is shown behind.
+        """
         if stage != self._stage:
             self.close()
             self._stage, self._started, self._printed = stage, time.monotonic(), 0.0
+            self._first = done
             if self._live:
-                self._bar = self._tqdm(total=total, desc=stage, unit="", dynamic_ncols=True, file=sys.stderr)
+                self._bar = self._tqdm(
+                    total=total, initial=done, desc=stage, unit="", dynamic_ncols=True, file=sys.stderr
+                )
         if self._bar is not None:
             self._bar.total = total
+            self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(done - self._bar.n)
         elif not self._live:
-            self._line(stage, done, total)
+            self._line(stage, done, total, note)
 
     def close(self) -> None:
         """End the bar that is open, if any."""
@@ -53,17 +61,17 @@ class ProgressBar:
             self._bar = None
         self._stage = ""
 
-    def _line(self, stage: str, done: int, total: int) -> None:
+    def _line(self, stage: str, done: int, total: int, note: str) -> None:
         now = time.monotonic()
         if done < total and now - self._printed < LINE_EVERY_S:
             return
         self._printed = now
         spent = now - self._started
         text = f"{stage}: {done}/{total}"
-        if done and spent > 0:
-            rate = done / spent
+        if done > self._first and spent > 0:
+            rate = (done - self._first) / spent
             text += f", {rate:.2f}/s, {spent:.0f} s spent"
             if done < total:
                 text += f", {(total - done) / rate:.0f} s left"
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(text + (f", {note}" if note else "") + "\n")
         sys.stderr.flush()

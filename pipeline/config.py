@@ -181,6 +181,7 @@ class TrainConfig:
     seed: int = 0
     num_steps: int = 200
     batch_size: int = 4  # samples per update over all ranks and accumulated passes
+    names: dict[str, str] = field(default_factory=dict)  # character id to its name in the bank; else the id
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

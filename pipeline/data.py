@@ -100,7 +100,7 @@ class Samples(Dataset[Item]):
             f"frames {config.num_frames} stride {config.frame_stride} least {config.min_own_face_px} "
             f"margin {OWN_FACE_MARGIN}",
         )
-        self._check_length(self.shards.read(self.rows[0]))
+        self._frames(self.shards.read(self.rows[0]))  # says so now rather than in a loading process
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -113,7 +113,7 @@ class Samples(Dataset[Item]):
         """Read, check and decode the index-th chosen sample."""
         row = self.rows[index]
         sample = self.shards.read(row)  # checks the hash and that no reference is from its own frames
-        frames = self._check_length(sample)
+        frames = self._frames(sample)
         video, label_map = decode_mp4(sample.mp4)[frames], sample.label_map[frames]
         own = tuple(
             own_face(video, label_map == member.slot, self._config.min_own_face_px)
@@ -123,8 +123,18 @@ class Samples(Dataset[Item]):
         cast = tuple(member.character_id for member in sample.note.cast)
         return Item(position, sample.note.key, sample.caption, cast, video, label_map, faces)
 
-    def _check_length(self, sample: Sample) -> slice:
-        """The frames to take of a sample: its middle."""
+    def raw(self) -> Iterator[Sample]:
+        """The chosen samples as the shards hold them, one after the other."""
+        return (self.shards.read(row) for row in self.rows)
+
+    def videos(self) -> Iterator[torch.Tensor]:
+        """The frames to train on of every chosen sample, f32[T,3,H,W] in [-1,1]."""
+        for sample in self.raw():
+            frames = decode_mp4(sample.mp4)[self._frames(sample)]
+            yield to_unit_range(torch.from_numpy(frames)).permute(0, 3, 1, 2)
+
+    def _frames(self, sample: Sample) -> slice:
+        """The frames to take of a sample: its middle; raises InputError where there are too few."""
         wanted, stride, has = self._config.num_frames, self._config.frame_stride, len(sample.note.frames)
         span = (wanted - 1) * stride + 1
         if span > has:
@@ -197,7 +207,7 @@ def collate(items: Sequence[Item]) -> Batch:
     ]
     video = torch.from_numpy(np.stack([item.video for item in items]))  # B T H W C
     return Batch(
-        video=video.permute(0, 4, 1, 2, 3).float().div_(127.5).sub_(1.0).contiguous(),
+        video=to_unit_range(video).permute(0, 4, 1, 2, 3).contiguous(),
         label_map=torch.from_numpy(np.stack([item.label_map for item in items])),
         references=torch.from_numpy(np.stack([f.references for f in faces])),
         reference_mask=torch.from_numpy(np.stack([f.reference_mask for f in faces])),
@@ -209,6 +219,11 @@ def collate(items: Sequence[Item]) -> Batch:
         keys=tuple(item.key for item in items),
         positions=torch.tensor([item.position for item in items]),
     )
+
+
+def to_unit_range(video: torch.Tensor) -> torch.Tensor:
+    """u8 of any shape to f32 in [-1,1]."""
+    return video.float().div_(127.5).sub_(1.0)
 
 
 def _padded(faces: FaceFeatures, num_slots: int, num_references: int) -> FaceFeatures:
@@ -224,13 +239,13 @@ def _padded(faces: FaceFeatures, num_slots: int, num_references: int) -> FaceFea
 class Stream:
     """One rank's batches from a step on, in order, loaded in the background."""
 
-    def __init__(self, samples: Samples, share: Share, steps: range, num_workers: int, prefetch: int) -> None:
+    def __init__(self, samples: Samples, share: Share, steps: range, config: DataConfig) -> None:
         loader = DataLoader(
             samples,
             batch_sampler=list(share.positions(steps.start, steps.stop)),
             collate_fn=collate,
-            num_workers=num_workers,
-            prefetch_factor=prefetch if num_workers else None,
+            num_workers=config.num_workers,
+            prefetch_factor=config.prefetch if config.num_workers else None,
         )
         self._batches = iter(loader)  # forks the workers now, before the rank starts threads of its own
 

@@ -24,13 +24,20 @@ Embed = Callable[[U8], tuple[F32, F32]]
 
 @dataclass(frozen=True)
 class Recogniser:
-    """What turns crops into embeddings. sha256: of the network's weights; width: D of the embeddings; min_norm:
-    an embedding shorter than this before normalising shows a covered or cut face."""
+    """What turns crops into embeddings. pack: the face pack it belongs to; sha256: of the network's weights; width:
+    D of the embeddings; min_norm: an embedding shorter than this before normalising shows a covered or cut face."""
 
+    pack: str
     embed: Embed
     sha256: str
     width: int
     min_norm: float
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's content, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

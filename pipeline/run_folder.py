@@ -20,6 +20,7 @@ from pipeline.checkpoints import write_text
 CONFIG = "config.yaml"
 FREE = (  # keys and sections that may differ on resume: they change where or how fast, not what is learned
     "run",
+    "names.",
     "data.shards",  # may have moved; its index is compared instead
     "data.features",
     "data.num_workers",

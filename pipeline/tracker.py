@@ -53,17 +53,6 @@ class NoTracker:
         """Nothing."""
 
 
-def flat(config: Json, prefix: str = "") -> dict[str, str]:
-    """A nested configuration as dotted keys and text values, which is what MLflow's parameters are."""
-    parameters: dict[str, str] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            parameters |= flat(value, f"{prefix}{key}.")
-        else:
-            parameters[prefix + key] = str(value)
-    return parameters
-
-
 def _mlflow(config: TrackingConfig, run: TrackedRun) -> Tracker:
     from pipeline.mlflow_tracker import MlflowTracker
 

@@ -1,0 +1,292 @@
+"""``castbank train``: shards to a run folder with checkpoints, metrics and an export; run again, it goes on."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from data_prep.records import InputError
+from jobs import config as configs
+from jobs import knobs
+from jobs.progress import ProgressBar
+from pipeline.config import TrainConfig
+
+if TYPE_CHECKING:
+    from pipeline.data import Samples
+    from pipeline.features import Recogniser
+    from pipeline.objective import DiffusionObjective
+    from pipeline.ranks import Rank
+    from pipeline.tracker import TrackedRun
+
+SUMMARY = """Train a video diffusion transformer and its identity bank on shards.
+
+The run's folder holds the resolved configuration, metrics, checkpoints and, at the end, the export. The same
+command after an interruption goes on from the last checkpoint, exactly. SIGTERM and SIGUSR1 checkpoint and exit
+with 75 (run it again); Ctrl-C checkpoints too; a second Ctrl-C ends at once."""
+
+EXAMPLE = "castbank train --config jobs/configs/train_tiny.yaml run=runs/first data.shards=shards"
+PRELOAD = ("torch", "deepspeed", "diffusers")  # imported once for all ranks
+AT_LEAST_ONE = (
+    "num_steps",
+    "batch_size",
+    "data.num_frames",
+    "data.frame_stride",
+    "data.prefetch",
+    "engine.num_processes",
+    "engine.accumulation",
+    "checkpoints.every_steps",
+    "checkpoints.keep_last",
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    knobs.add_arguments(parser, TrainConfig, EXAMPLE)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train to the end; 0, or 75 where a signal asked to stop."""
+    from pipeline.ranks import Rank, launch
+    from pipeline.run_folder import claimed
+
+    config = configs.load(TrainConfig, args.config, args.overrides)
+    check(config)
+    recogniser = recogniser_of(config)
+    logs = Path(config.run) / "logs"
+
+    def start(report: Callable[[Any], None]) -> int:
+        if "RANK" in os.environ:  # torchrun, srun or Ray has started one process per rank
+            return train_rank(Rank.from_environment(os.environ, report), config, recogniser)
+        return launch(config.engine.num_processes, train_rank, (config, recogniser), logs, report, PRELOAD)
+
+    if int(os.environ.get("RANK", "0")) > 0:
+        return start(lambda _: None)
+    with claimed(Path(config.run)):
+        return run_first(config, recogniser, start)
+
+
+def check(config: TrainConfig) -> None:
+    """Raise InputError for values that no training can have."""
+    values = configs.flat(config)
+    for key in AT_LEAST_ONE:
+        if int(values[key]) < 1:
+            raise InputError(f"{key}={values[key]}: must be at least 1")
+    if config.model.identity.embedding_dim < 1 or not config.run:
+        raise InputError("run= must name a folder")
+
+
+def recogniser_of(config: TrainConfig) -> Recogniser:
+    """The recogniser of the configured face pack.
+
+    Raises:
+        InputError: the pack is unknown or not installed, or its embeddings have another width than the model reads.
+    """
+    from data_prep.faces.packs import find_pack
+    from data_prep.faces.recogniser import embed_crops
+    from pipeline.features import Recogniser, file_sha256
+
+    pack = find_pack(config.data.pack)
+    width = config.model.identity.embedding_dim
+    if pack.spec.dim != width:
+        raise InputError(
+            f"model.identity.embedding_dim={width}: face pack {config.data.pack!r} embeds in {pack.spec.dim}; set "
+            f"model.identity.embedding_dim={pack.spec.dim}, or take another data.pack"
+        )
+    embed = partial(embed_crops, config.data.pack)
+    return Recogniser(config.data.pack, embed, file_sha256(pack.recogniser), width, pack.spec.min_norm)
+
+
+def run_first(
+    config: TrainConfig, recogniser: Recogniser, start: Callable[[Callable[[Any], None]], int]
+) -> int:
+    """What the launching process, or the first of several that a launcher started, does around the training."""
+    from pipeline.data import Samples, Share
+
+    folder = Path(config.run)
+    world = int(os.environ.get("WORLD_SIZE", config.engine.num_processes))
+    Share(config.batch_size, 0, world, config.engine.accumulation)  # says so now if it does not divide
+    samples = Samples(config.data, config.seed, recogniser)
+    run_id = register(config, samples)
+    if (folder / "export").is_dir():
+        sys.stdout.write(f"{folder} is trained and exported already; nothing to do\n")
+        return 0
+    make_initial(config, samples)
+    with Observer(config, tracked_run(config, samples, run_id)) as observer:
+        observer.code = start(observer)
+        if observer.code == 0:
+            finish(config, samples, recogniser, observer)
+    return observer.code
+
+
+def register(config: TrainConfig, samples: Samples) -> str:
+    """Write or compare the run's configuration and data; returns the run's id."""
+    from pipeline.run_folder import CONFIG, open_run
+
+    folder = Path(config.run)
+    found = folder / CONFIG
+    earlier = configs.flat(configs.load(TrainConfig, found, [])) if (folder / "run.json").is_file() else {}
+    data = samples.shards.manifest.index_sha256
+    return open_run(folder, configs.to_yaml(config), configs.flat(config), earlier, data)
+
+
+def make_initial(config: TrainConfig, samples: Samples) -> None:
+    """The model before the first step, once, where there is no base; every rank loads it."""
+    import torch
+
+    from pipeline import model as models
+
+    initial = Path(config.run) / "initial"
+    if config.base or initial.is_dir():
+        return
+    aside = initial.with_name(".initial.partial")
+    model = models.create(config.model, samples.videos(), config.seed)
+    with torch.no_grad():
+        models.save(model, aside)
+    aside.rename(initial)
+
+
+def tracked_run(config: TrainConfig, samples: Samples, run_id: str) -> TrackedRun:
+    """What the tracker says about the run once."""
+    from pipeline.tracker import TrackedRun
+
+    folder, manifest = Path(config.run), samples.shards.manifest
+    counts = {key: value for key, value in manifest.facts.items() if isinstance(value, int | float | str)}
+    return TrackedRun(
+        id=run_id,
+        folder=folder,
+        parameters=configs.flat(config),
+        tags={"castbank.checkpoints": str((folder / "checkpoints").resolve()), "castbank.base": config.base},
+        dataset=samples.shards.folder,
+        dataset_digest=manifest.index_sha256[:36],
+        profile={**counts, "num_samples": manifest.num_samples, "num_chosen": len(samples)},
+    )
+
+
+def build(config: TrainConfig) -> DiffusionObjective:
+    """The objective of a run, what is trained in it set, every rank the same.
+
+    Raises:
+        InputError: the base is no export, or one of another family or identity network.
+    """
+    from pipeline import adapters, objective
+    from pipeline import model as models
+
+    model = models.load(Path(config.base or f"{config.run}/initial"))
+    for section in ("family", "identity"):
+        before, now = (configs.flat(getattr(c, section)) for c in (model.config, config.model))
+        changed = [
+            f"model.{section}.{k} (base {before[k]}, here {now[k]})" for k in now if before[k] != now[k]
+        ]
+        if changed:
+            raise InputError(
+                f"base {config.base!r} is another model: {'; '.join(changed)}; take the base's values"
+            )
+    model.config = config.model
+    adapters.apply(model.transformer, model.identity, config.model.adapter, config.seed)
+    return objective.build(config.model, model, config.seed)
+
+
+def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser) -> int:
+    """One rank from joining the others to leaving them; 0, or 75 where it was asked to stop."""
+    from pipeline import adapters, engine
+    from pipeline.checkpoints import Checkpoints
+    from pipeline.data import Samples, Share, Stream
+    from pipeline.trainer import Note, Trainer
+
+    engine.join(config.engine)
+    try:
+        checkpoints = Checkpoints(
+            Path(config.run) / "checkpoints",
+            config.checkpoints.keep_last,
+            rank.index,
+            rank.world,
+            engine.gather,
+        )
+        found = checkpoints.newest(lambda text: rank.report(Note(text)))
+        universal = found is not None and found.world != rank.world and config.engine.zero_stage > 0
+        if found is not None and universal:
+            engine.make_universal(found.folder)
+        objective, share = (
+            build(config),
+            Share(config.batch_size, rank.index, rank.world, config.engine.accumulation),
+        )
+        model = objective.model
+        groups = adapters.trainable_groups(model.transformer, model.identity, config.model.adapter)
+        optimizer = engine.adamw(groups, config.optimizer)
+        wrapped = engine.Engine(objective, optimizer, config.engine, share.micro, universal)
+        if found is not None:
+            wrapped.load(found.folder)
+        first_step = found.step if found is not None else 0
+        samples = Samples(config.data, config.seed, recogniser)
+        stream = Stream(samples, share, range(first_step, config.num_steps), config.data)
+        return Trainer(rank, wrapped, stream, checkpoints, config).run(first_step)
+    finally:
+        engine.leave()
+
+
+def finish(config: TrainConfig, samples: Samples, recogniser: Recogniser, observer: Observer) -> None:
+    """Export what the newest checkpoint holds, checked on a real batch, with the bank of all characters seen."""
+    import torch
+
+    from pipeline import engine, export, objective
+    from pipeline.checkpoints import newest
+    from pipeline.data import collate
+    from pipeline.identity.bank import IdentityBank
+    from pipeline.identity.enrol import enrol, gather_references
+
+    folder = Path(config.run)
+    found = newest(folder / "checkpoints", observer.say)
+    assert found is not None, "a finished training has a checkpoint"
+    trained = build(config)
+    export.load_trained(trained, engine.trained_parameters(found.folder, config.engine.zero_stage))
+    model = trained.model.eval()
+    earlier = IdentityBank.load(Path(config.base) / "bank") if config.base else None
+    shown = gather_references(samples.raw())
+    bank = enrol(model.identity, shown, recogniser, config.names, earlier)
+    batch = collate([samples.load(0, 0)])
+    with torch.no_grad():
+        ask = lambda asked: objective.build(config.model, asked.eval(), config.seed)(batch)  # noqa: E731
+        export.export(model, bank, ask, folder / "export")
+
+
+class Observer:
+    """Receives what the first rank reports: progress line, metrics file, tracker."""
+
+    def __init__(self, config: TrainConfig, run: TrackedRun) -> None:
+        from pipeline.run_folder import MetricsFile
+        from pipeline.tracker import TRACKERS
+
+        self._total, self._bar = config.num_steps, ProgressBar()
+        self._metrics = MetricsFile(Path(config.run) / "metrics.jsonl")
+        self._tracker = TRACKERS[config.tracking.kind](config.tracking, run)
+        self.code = 0
+
+    def __enter__(self) -> Observer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+        stopped = self.code != 0 or (kind is not None and issubclass(kind, KeyboardInterrupt))
+        self._tracker.close("KILLED" if stopped else "FAILED" if kind else "FINISHED")
+
+    def __call__(self, event: Any) -> None:
+        from pipeline.trainer import Note, StepDone
+
+        if isinstance(event, StepDone):
+            self._metrics.append(event.step, event.scalars)
+            self._tracker.log(event.step, event.scalars)
+            self._bar("train", event.step, self._total, f"loss {event.scalars['loss']:.4f}")
+        elif isinstance(event, Note):
+            self.say(event.text)
+
+    def say(self, text: str) -> None:
+        """One line for the person who watches."""
+        sys.stderr.write(f"castbank train: {text}\n")
