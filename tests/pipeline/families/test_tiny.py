@@ -1,0 +1,102 @@
+"""The tiny family's linear autoencoder against numpy, its word vectors, and its way to disk and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_prep.records import InputError
+from pipeline import adapters
+from pipeline.families.tiny import PatchPCA, TinyFamily, embed_words
+from pipeline.model import Model
+
+P = 4
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[torch.Tensor]:
+    """Smooth random clips, so that few components hold most of the variance."""
+    generator = torch.Generator().manual_seed(3)
+    coarse = [torch.rand(2, 3, 5, 6, generator=generator) * 2 - 1 for _ in range(4)]
+    return [torch.nn.functional.interpolate(c, size=(16, 24), mode="bilinear") for c in coarse]
+
+
+def patches(clips: list[torch.Tensor]) -> np.ndarray:
+    rows = []
+    for clip in clips:
+        for frame in clip:
+            for y in range(0, 16, P):
+                rows += [frame[:, y : y + P, x : x + P].reshape(-1).numpy() for x in range(0, 24, P)]
+    return np.stack(rows).astype(np.float64)
+
+
+def test_fit_finds_the_principal_components(clips: list[torch.Tensor]) -> None:
+    codec = PatchPCA.fit(clips, P, 6)
+    data = patches(clips)
+    centred = data - data.mean(0)
+    _, singular, rows = np.linalg.svd(centred, full_matrices=False)
+    np.testing.assert_allclose(codec.mean.numpy(), data.mean(0), atol=1e-6)
+    np.testing.assert_allclose(codec.scale.numpy(), singular[:6] / np.sqrt(len(data)), rtol=1e-4)
+    alignment = np.abs((codec.basis.numpy() * rows[:6]).sum(1))
+    np.testing.assert_allclose(alignment, 1.0, atol=1e-4)
+
+
+def test_latents_are_white_and_decoding_loses_just_what_was_left_out(clips: list[torch.Tensor]) -> None:
+    codec = PatchPCA.fit(clips, P, 6)
+    video = torch.stack(clips).transpose(1, 2)  # [B,3,T,H,W]
+    latents = codec.encode(video)
+    assert latents.shape == (4, 6, 2, 4, 6)
+    covariance = torch.cov(latents.transpose(0, 1).flatten(1), correction=0)
+    torch.testing.assert_close(covariance, torch.eye(6), atol=1e-3, rtol=0)
+    singular = np.linalg.svd(patches(clips) - patches(clips).mean(0), compute_uv=False)
+    left_out = (singular[6:] ** 2).sum() / patches(clips).size
+    error = (codec.decode(latents) - video).square().mean().item()
+    assert error == pytest.approx(left_out, rel=1e-3)
+
+
+def test_fit_is_the_same_byte_for_byte_and_wants_videos(clips: list[torch.Tensor]) -> None:
+    first, second = (PatchPCA.fit(iter(clips), P, 6).state_dict() for _ in range(2))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    with pytest.raises(InputError, match="no video"):
+        PatchPCA.fit([], P, 6)
+
+
+def test_words_are_fixed_vectors_with_a_place() -> None:
+    text = embed_words(["Anna talks to Ben", "anna TALKS, to... ben!", "Ben talks to Anna", ""], 6, 16)
+    assert text.shape == (4, 6, 16)
+    assert torch.equal(text[0], text[1])  # case and punctuation do not matter
+    assert not torch.allclose(text[0], text[2])  # order does
+    assert text[3].abs().sum() == 0 and text[0, 4:].abs().sum() == 0
+    shift = embed_words(["anna", "x anna"], 2, 16)
+    place = embed_words(["x x"], 2, 16)[0]
+    torch.testing.assert_close(shift[1, 1] - shift[0, 0], place[1] - place[0])
+
+
+def test_encode_has_the_shape_of_the_grid(
+    new_model: Callable[..., Model], videos: list[torch.Tensor]
+) -> None:
+    family = new_model().family
+    video = torch.stack(videos).transpose(1, 2)
+    latents = family.encode(video)
+    assert latents.shape == (3, family.latent_channels, *family.grid.size(3, 32, 48))
+    assert family.decode(latents).shape == video.shape
+    assert family.decode(latents * 100).abs().max() <= 1
+
+
+def test_saved_and_loaded_it_is_the_same(new_model: Callable[..., Model], tmp_path: Path) -> None:
+    model = new_model()
+    family = model.family
+    adapters.save_base(family.transformer, tmp_path / "transformer")
+    family.save_frozen(tmp_path)
+    loaded = TinyFamily.load(model.config.family, tmp_path)
+    video = torch.rand(1, 3, 3, 32, 48)
+    assert torch.equal(loaded.encode(video), family.encode(video))
+    latents, sigma, text = family.encode(video), torch.tensor([0.4]), family.embed_text(["a man"])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded.velocity(latents, sigma, text), family.velocity(latents, sigma, text), atol=0, rtol=0
+        )
