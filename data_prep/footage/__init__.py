@@ -6,6 +6,7 @@ media in published packages. Stage names are made up; rights are unclear; never 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import shutil
@@ -17,7 +18,7 @@ import cv2
 import numpy as np
 
 from data_prep.faces import analyser_for
-from data_prep.footage import backdrop, cast, media, shotlist
+from data_prep.footage import backdrop, cast, media, places, shotlist
 from data_prep.footage.compose import Stage, TrueFrame, people_of, render
 from data_prep.footage.cutout import cut_out
 from data_prep.footage.film import write_film
@@ -45,10 +46,17 @@ def make_footage(folder: Path, home: Path, on_progress: Progress) -> None:
     if _is_current(folder):
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two processes that want the same footage: the second finds it made
+        if not _is_current(folder):
+            _replace(folder, home, on_progress)
+
+
+def _replace(folder: Path, home: Path, on_progress: Progress) -> None:
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         _build(aside, home, on_progress)
-        aside.chmod(0o755)
+        aside.chmod(0o755)  # mkdtemp gives 0700; a cache may be shared
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
     finally:
@@ -64,8 +72,8 @@ def prepare_stage(scenes: tuple[Scene, ...], home: Path, on_progress: Progress) 
     for done, name in enumerate(names, 1):
         cutouts[name] = cut_out(cast.TAKES[name], found, finder, matte)
         on_progress("cut out", done, len(names))
-    places = sorted({shot.backdrop for scene in scenes for shot in scene.shots})
-    scenery = {name: backdrop.build(shotlist.BACKDROPS[name], found) for name in places}
+    views = sorted({shot.backdrop for scene in scenes for shot in scene.shots})
+    scenery = {name: backdrop.build(places.BACKDROPS[name], found) for name in views}
     return Stage(cutouts, scenery, backdrop.wood(found))
 
 
@@ -125,7 +133,7 @@ def _recipe() -> str:
     parts = (
         VERSION,
         shotlist.SCENES,
-        shotlist.BACKDROPS,
+        places.BACKDROPS,
         cast.TAKES,
         cast.PEOPLE,
         media.FETCHED,

@@ -9,7 +9,8 @@ import numpy as np
 
 from data_prep.footage.media import Media
 from data_prep.footage.motion import back_and_forth
-from data_prep.footage.scenes import HEIGHT_PX, WIDTH_PX, Backdrop
+from data_prep.footage.places import Backdrop
+from data_prep.footage.scenes import HEIGHT_PX, WIDTH_PX
 from data_prep.records import U8
 
 WOOD = ("coffee.png", 0, 64, 180, 400)  # media, left, right, top, bottom: a corner with nothing but table

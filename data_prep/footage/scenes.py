@@ -1,4 +1,4 @@
-"""What a scene of the demo footage is made of: backdrops, actors with their paths, shots.
+"""What a scene of the demo footage is made of: actors with their paths, shots, and what its captions say.
 
 Lengths are pixels of the 960×540 frame; a path runs over the time of its shot, from 0 to 1.
 """
@@ -8,26 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 WIDTH_PX, HEIGHT_PX, FPS = 960, 540, 24
-
-RGB = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Backdrop:
-    """What lies behind the people: a picture, frames of a film, or a gradient from ``top`` to ``bottom``.
-
-    num_frames > 1 plays a film from ``start``; tint multiplies the colours; drift_px is how far the view glides.
-    """
-
-    caption: str
-    media: str = ""
-    start: int = 0
-    num_frames: int = 1
-    blur_px: float = 0.0
-    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    top: RGB = (0, 0, 0)
-    bottom: RGB = (0, 0, 0)
-    drift_px: float = 24.0
 
 
 @dataclass(frozen=True)
@@ -78,3 +58,12 @@ class Scene:
     @property
     def num_frames(self) -> int:
         return sum(shot.num_frames for shot in self.shots)
+
+
+def still(x: float, y: float, face_px: float, dx: float = 24, grow: float = 1.06) -> tuple[Pose, ...]:
+    """Somebody who stays at their place: a small drift, a slight growth and a tilt of the head."""
+    return (
+        Pose(0.0, x - dx / 2, y, face_px, -1.5),
+        Pose(0.55, x + dx / 2, y - 4, face_px * grow, 2.0),
+        Pose(1.0, x + dx / 4, y + 2, face_px * (1 + grow) / 2, 0.0),
+    )

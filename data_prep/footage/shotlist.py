@@ -6,35 +6,10 @@ people seen only once, and a clip with nobody in it.
 
 from __future__ import annotations
 
-from data_prep.footage.scenes import Actor, Backdrop, Pose, Scene, Shot
+from data_prep.footage.scenes import Actor, Pose, Scene, Shot, still
 
 LENGTH = 108  # frames, 4.5 s: three training windows of 17 frames at stride 2
 DESK_PX = 86
-
-BACKDROPS = {
-    "garage": Backdrop("a cluttered garage with a red motorcycle", "motorcycle_left.png", blur_px=2.5),
-    "launch": Backdrop(
-        "a floodlit rocket on its launch pad at dusk", "rocket.jpg", blur_px=1.5, tint=(1.5, 1.4, 1.3)
-    ),
-    "cafe": Backdrop("a wooden cafe table with a red coffee cup, far out of focus", "coffee.png", blur_px=9),
-    "wall": Backdrop("a brick wall in warm light", "brick.png", blur_px=1.2, tint=(1.35, 0.95, 0.75)),
-    "street": Backdrop("a street with parked bicycles", "bikes.mp4", start=166, blur_px=1.5),
-    "meadow": Backdrop(
-        "a green animated meadow with a burrow", "bigbuckbunny.mp4", num_frames=108, drift_px=0
-    ),
-    "hill": Backdrop("an animated hillside under a blue sky", "bigbuckbunny.mp4", start=0, blur_px=6),
-    "office": Backdrop("a plain blue-grey office wall", top=(132, 150, 166), bottom=(70, 82, 98)),
-    "evening": Backdrop("a plain wall in evening light", top=(196, 150, 112), bottom=(92, 62, 66)),
-}
-
-
-def _still(x: float, y: float, face_px: float, dx: float = 24, grow: float = 1.06) -> tuple[Pose, ...]:
-    """Somebody who stays at their place: a small drift, a slight growth and a tilt of the head."""
-    return (
-        Pose(0.0, x - dx / 2, y, face_px, -1.5),
-        Pose(0.55, x + dx / 2, y - 4, face_px * grow, 2.0),
-        Pose(1.0, x + dx / 4, y + 2, face_px * (1 + grow) / 2, 0.0),
-    )
 
 
 def _pair(backdrop: str, left: Actor, right: Actor, num_frames: int = LENGTH) -> tuple[Shot, ...]:
@@ -47,7 +22,7 @@ _GARAGE = (
         "reel-garage",
         0.0,
         _pair(
-            "garage", Actor("martin-1", _still(270, 315, 190)), Actor("victor-1", _still(690, 305, 180, -20))
+            "garage", Actor("martin-1", still(270, 315, 190)), Actor("victor-1", still(690, 305, 180, -20))
         ),
         "Martin and Victor talk behind a workbench.",
         "Martin sits on the left and talks with small movements of his head, while Victor, on the right, listens "
@@ -58,7 +33,7 @@ _GARAGE = (
         "reel-garage",
         12.0,
         _pair(
-            "garage", Actor("victor-5", _still(280, 312, 185)), Actor("martin-2", _still(680, 320, 195, -30))
+            "garage", Actor("victor-5", still(280, 312, 185)), Actor("martin-2", still(680, 320, 195, -30))
         ),
         "Victor and Martin have changed places in the garage.",
         "Victor now sits on the left and speaks; Martin, on the right, looks about and listens.",
@@ -89,8 +64,8 @@ _LAUNCH = (
         4.0,
         _pair(
             "launch",
-            Actor("bruno-1", _still(290, 312, 200), sway_deg=13),
-            Actor("martin-4", _still(670, 322, 190)),
+            Actor("bruno-1", still(290, 312, 200), sway_deg=13),
+            Actor("martin-4", still(670, 322, 190)),
         ),
         "Bruno and Martin wait for the launch.",
         "Bruno, on the left, turns his head slowly from one side to the other; Martin, on the right, lifts his "
@@ -102,8 +77,8 @@ _LAUNCH = (
         20.5,
         _pair(
             "launch",
-            Actor("toby-1", _still(290, 332, 200), sway_deg=13, phase=0.3),
-            Actor("bruno-3", _still(680, 312, 195, -24), sway_deg=12, phase=0.6),
+            Actor("toby-1", still(290, 332, 200), sway_deg=13, phase=0.3),
+            Actor("bruno-3", still(680, 312, 195, -24), sway_deg=12, phase=0.6),
         ),
         "Toby and Bruno stand before the rocket.",
         "Toby, on the left, looks to either side of the camera; Bruno, on the right, keeps turning his head.",
@@ -117,9 +92,9 @@ _LAUNCH = (
                 LENGTH,
                 "launch",
                 (
-                    Actor("martin-6", _still(200, 322, 165)),
-                    Actor("bruno-1", _still(480, 328, 168, -16), sway_deg=14, phase=0.5),
-                    Actor("toby-3", _still(765, 335, 168), sway_deg=13, phase=0.1),
+                    Actor("martin-6", still(200, 322, 165)),
+                    Actor("bruno-1", still(480, 328, 168, -16), sway_deg=14, phase=0.5),
+                    Actor("toby-3", still(765, 335, 168), sway_deg=13, phase=0.1),
                 ),
                 DESK_PX,
             ),
@@ -138,8 +113,8 @@ _CALL = (
         2.0,
         _pair(
             "office",
-            Actor("toby-2", _still(690, 235, 300, 6, 1.02), sway_deg=10),
-            Actor("victor-2", _still(290, 312, 190)),
+            Actor("toby-2", still(690, 235, 300, 6, 1.02), sway_deg=10),
+            Actor("victor-2", still(290, 312, 190)),
         ),
         "Victor sits in a call with Toby.",
         "Victor, on the left, leans towards the camera and speaks, while Toby's face fills a screen on the right.",
@@ -150,8 +125,8 @@ _CALL = (
         15.25,
         _pair(
             "office",
-            Actor("bruno-2", _still(690, 235, 300, 6, 1.02), sway_deg=10, phase=0.4),
-            Actor("nora-1", _still(270, 292, 190), sway_deg=13),
+            Actor("bruno-2", still(690, 235, 300, 6, 1.02), sway_deg=10, phase=0.4),
+            Actor("nora-1", still(270, 292, 190), sway_deg=13),
         ),
         "Nora calls Bruno.",
         "Nora, on the left, turns her head from side to side; Bruno looks out of a screen on the right.",
@@ -165,9 +140,9 @@ _CALL = (
                 LENGTH,
                 "evening",
                 (
-                    Actor("toby-4", _still(180, 262, 290, 6, 1.02), sway_deg=11, phase=0.7),
-                    Actor("nora-2", _still(480, 258, 270, 6, 1.02), sway_deg=11, phase=0.2),
-                    Actor("bruno-4", _still(780, 262, 290, 6, 1.02), sway_deg=11, phase=0.5),
+                    Actor("toby-4", still(180, 262, 290, 6, 1.02), sway_deg=11, phase=0.7),
+                    Actor("nora-2", still(480, 258, 270, 6, 1.02), sway_deg=11, phase=0.2),
+                    Actor("bruno-4", still(780, 262, 290, 6, 1.02), sway_deg=11, phase=0.5),
                 ),
             ),
         ),
@@ -185,8 +160,8 @@ _CAFE = (
         8.0,
         _pair(
             "cafe",
-            Actor("nora-3", _still(290, 300, 185), sway_deg=13, phase=0.4),
-            Actor("oscar-1", _still(670, 302, 190, -20)),
+            Actor("nora-3", still(290, 300, 185), sway_deg=13, phase=0.4),
+            Actor("oscar-1", still(670, 302, 190, -20)),
         ),
         "Nora and Oscar sit in a cafe.",
         "Nora, on the left, looks around; Oscar, on the right, talks to her with lively movements.",
@@ -195,7 +170,7 @@ _CAFE = (
         "cafe-02",
         "reel-cafe",
         26.0,
-        _pair("cafe", Actor("victor-6", _still(270, 318, 180)), Actor("oscar-3", _still(645, 302, 185))),
+        _pair("cafe", Actor("victor-6", still(270, 318, 180)), Actor("oscar-3", still(645, 302, 185))),
         "Victor and Oscar talk over coffee.",
         "Victor, on the left, speaks; Oscar, on the right, leans back and answers.",
     ),
@@ -208,7 +183,7 @@ _CAFE = (
                 LENGTH,
                 "cafe",
                 (
-                    Actor("nora-1", _still(530, 300, 185, 10, 1.02), sway_deg=12, phase=0.8),
+                    Actor("nora-1", still(530, 300, 185, 10, 1.02), sway_deg=12, phase=0.8),
                     Actor(
                         "victor-3",
                         (
@@ -234,12 +209,12 @@ _WALL = (
         "reel-wall",
         1.0,
         (
-            Shot(40, "wall", (Actor("martin-5", _still(480, 322, 200)),), DESK_PX),
-            Shot(38, "street", (Actor("oscar-4", _still(600, 300, 200)),)),
+            Shot(40, "wall", (Actor("martin-5", still(480, 322, 200)),), DESK_PX),
+            Shot(38, "street", (Actor("oscar-4", still(600, 300, 200)),)),
             Shot(
                 42,
                 "wall",
-                (Actor("martin-7", _still(300, 325, 185)), Actor("victor-7", _still(660, 318, 170))),
+                (Actor("martin-7", still(300, 325, 185)), Actor("victor-7", still(660, 318, 170))),
                 DESK_PX,
             ),
         ),
@@ -252,7 +227,7 @@ _WALL = (
         "wall-02",
         "reel-wall",
         18.0,
-        _pair("wall", Actor("martin-8", _still(270, 322, 190)), Actor("oscar-2", _still(660, 302, 190, -20))),
+        _pair("wall", Actor("martin-8", still(270, 322, 190)), Actor("oscar-2", still(660, 302, 190, -20))),
         "Martin laughs with Oscar.",
         "Martin, on the left, laughs and talks; Oscar, on the right, looks at the camera and answers.",
     ),
@@ -265,9 +240,9 @@ _WALL = (
                 LENGTH,
                 "street",
                 (
-                    Actor("victor-4", _still(200, 318, 165)),
-                    Actor("toby-1", _still(470, 335, 168, 16), sway_deg=14, phase=0.55),
-                    Actor("oscar-3", _still(735, 306, 168)),
+                    Actor("victor-4", still(200, 318, 165)),
+                    Actor("toby-1", still(470, 335, 168, 16), sway_deg=14, phase=0.55),
+                    Actor("oscar-3", still(735, 306, 168)),
                 ),
                 DESK_PX,
             ),
@@ -296,8 +271,8 @@ _OTHERS = (
         9.0,
         _pair(
             "hill",
-            Actor("elena-1", _still(290, 250, 130), sway_deg=12),
-            Actor("edgar-1", _still(660, 280, 170), sway_deg=12, phase=0.5),
+            Actor("elena-1", still(290, 250, 130), sway_deg=12),
+            Actor("edgar-1", still(660, 280, 170), sway_deg=12, phase=0.5),
         ),
         "Elena and Edgar meet on a hillside.",
         "Elena, on the left, smiles in her space suit; Edgar, on the right, looks at the camera with a serious "
@@ -307,7 +282,7 @@ _OTHERS = (
         "table-01",
         "reel-table",
         0.0,
-        (Shot(LENGTH, "evening", (Actor("table", (Pose(0, 76, 268, 98), Pose(1, 66, 268, 102))),)),),
+        (Shot(LENGTH, "evening", (Actor("table", (Pose(0, 70, 268, 98), Pose(1, 58, 268, 102))),)),),
         "Six friends play cards at one table.",
         "Ida, Petra, Anton, Milo, Jonas and Lotte, from left to right, sit and stand around a poker table under a "
         "hanging lamp.",

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from data_prep.footage.cast import PEOPLE
 from data_prep.footage.compose import people_of
+from data_prep.footage.places import BACKDROPS
 from data_prep.footage.scenes import FPS, HEIGHT_PX, WIDTH_PX, Scene
-from data_prep.footage.shotlist import BACKDROPS
 
 VTSS_SCORE = 0.05
 VIDEO_CLIP_SCORE = 0.25
