@@ -23,6 +23,7 @@ from data_prep.records import Consent, InputError
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+TEXTS = ("name", "description", "pack", "consent", "licence", "provenance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,30 +106,21 @@ class IdentityBank:
 
 
 def _to_bytes(entry: BankEntry) -> bytes:
-    texts = {
-        "name": entry.name,
-        "description": entry.description,
-        "pack": entry.pack,
-        "consent": entry.consent,
-        "licence": entry.licence,
-        "provenance": json.dumps(entry.provenance, ensure_ascii=False),
-    }
+    texts = {name: getattr(entry, name) for name in TEXTS}
+    header = {
+        "character": json.dumps(texts, ensure_ascii=False)
+    }  # one key: safetensors writes several in any order
     tensors = {"tokens": entry.tokens, "references": entry.references}
-    return save({name: t.detach().cpu().float().contiguous() for name, t in tensors.items()}, texts)
+    return save({name: t.detach().cpu().float().contiguous() for name, t in tensors.items()}, header)
 
 
 def _read(path: Path, digest: str) -> BankEntry:
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
         raise InputError(f"{path}: missing, or not as its manifest says; export the bank again")
     with safe_open(path, "pt") as file:
-        texts = file.metadata()
-        provenance = tuple(json.loads(texts.pop("provenance")))
-        return BankEntry(
-            tokens=file.get_tensor("tokens"),
-            references=file.get_tensor("references"),
-            provenance=provenance,
-            **texts,
-        )
+        texts = json.loads(file.metadata()["character"])
+        texts["provenance"] = tuple(texts["provenance"])
+        return BankEntry(tokens=file.get_tensor("tokens"), references=file.get_tensor("references"), **texts)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -27,7 +27,8 @@ def model_config() -> ModelConfig:
 @pytest.fixture(scope="session")
 def videos() -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(5)
-    return [torch.rand(FRAMES, 3, HEIGHT, WIDTH, generator=generator) * 2 - 1 for _ in range(3)]
+    coarse = torch.rand(3 * FRAMES, 3, HEIGHT // 8, WIDTH // 8, generator=generator) * 2 - 1
+    return list(torch.nn.functional.interpolate(coarse, scale_factor=8, mode="bilinear").split(FRAMES))
 
 
 @pytest.fixture
@@ -59,11 +60,14 @@ def make_batch() -> Callable[..., Batch]:
         label_map = torch.zeros(num_samples, FRAMES, HEIGHT, WIDTH, dtype=torch.uint8)
         label_map[:, :, 4:20, 2:18] = 1
         label_map[:-1, 1:, 8:30, 26:46] = 2
+        shade = torch.tensor([0.0, 0.9, -0.9])[label_map.long()].unsqueeze(
+            1
+        )  # what a router can tell them by
         cast_mask = torch.zeros(num_samples, num_slots, dtype=torch.bool)
         cast_mask[:, :2] = True
         cast_mask[-1, 1] = False
         return Batch(
-            video=torch.rand(num_samples, 3, FRAMES, HEIGHT, WIDTH, generator=generator) * 2 - 1,
+            video=shade + 0.1 * torch.randn(num_samples, 3, FRAMES, HEIGHT, WIDTH, generator=generator),
             label_map=label_map,
             references=unit(num_samples, num_slots, 4),
             reference_mask=cast_mask[..., None] & (torch.arange(4) < 3),

@@ -1,0 +1,99 @@
+"""castbank generate from a run's folder to files, repeated by its own note, and its answers to wrong input."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from data_prep.decode import decode_mp4
+from jobs.__main__ import main
+from pipeline import model as models
+from pipeline.config import FamilyConfig, IdentityConfig, ModelConfig, TinyConfig
+from pipeline.identity.bank import BankEntry, IdentityBank
+
+SAMPLING = ["num_frames=3", "height_px=32", "width_px=48", "steps=2"]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    identity = IdentityConfig(
+        embedding_dim=16, tokens_per_character=2, width=24, encoder_layers=1, num_heads=2
+    )
+    tiny = TinyConfig(num_layers=1, num_heads=2, head_dim=24, ffn_dim=32)
+    config = ModelConfig(family=FamilyConfig(tiny=tiny), identity=identity)
+    model = models.create(config, [torch.rand(2, 3, 32, 48)], seed=0)
+    models.save(model, folder / "export")
+    entries = [BankEntry(name, torch.randn(2, 24), torch.randn(3, 16)) for name in ("anna", "ben")]
+    IdentityBank(entries).save(folder / "export" / "bank")
+    return folder
+
+
+def command(run_folder: Path, output: Path, *more: str) -> list[str]:
+    return ["generate", str(run_folder), *SAMPLING, "--prompt", "Anna waves.", "--output", str(output), *more]
+
+
+def test_it_writes_video_sheet_and_a_note_that_repeats_it(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out.mp4"
+    layout = np.zeros((32, 48), np.uint8)
+    layout[:, 24:] = 2
+    cv2.imwrite(str(tmp_path / "layout.png"), layout)
+    assert (
+        main(command(run_folder, output, "--cast", "anna,ben", "--layout", str(tmp_path / "layout.png"))) == 0
+    )
+    assert "3 frames of 48x32 with anna, ben" in capsys.readouterr().out
+    assert {p.name for p in tmp_path.iterdir()} == {"layout.png", "out.mp4", "out.png", "out.json"}
+    assert decode_mp4(output.read_bytes()).shape == (3, 32, 48, 3)
+    assert cv2.imread(str(output.with_suffix(".png"))).shape == (32, 3 * 48, 3)
+
+    note = json.loads(output.with_suffix(".json").read_text())
+    assert note["cast"] == ["anna", "ben"] and note["config"]["steps"] == 2
+    digest = hashlib.sha256(output.read_bytes()).hexdigest()
+    assert note["video_sha256"] == digest
+    output.unlink()
+    assert main(shlex.split(note["command"])[1:]) == 0
+    assert hashlib.sha256(output.read_bytes()).hexdigest() == digest
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--cast", "ana"], "did you mean 'anna'"),
+        (["--cast", "anna,anna"], "once"),
+        (["--layout", "nowhere.png"], "--layout: 'nowhere.png' is not a file"),
+        (["--output", "out.avi"], "ends in .mp4"),
+        (["--output", "nowhere/out.mp4"], "in a folder that exists"),
+    ],
+)
+def test_wrong_input_exits_2_and_writes_nothing(
+    more: list[str], message: str, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(run_folder, tmp_path / "out.mp4", *more)) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "message"), [("stepz=3", "did you mean 'steps'"), ("height_px=50", "height_px: 50")]
+)
+def test_wrong_knobs_exit_2(
+    override: str, message: str, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = command(run_folder, tmp_path / "out.mp4")
+    arguments.insert(2 + len(SAMPLING), override)
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_without_a_run_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(tmp_path, tmp_path / "out.mp4")) == 2
+    assert "not an exported model" in capsys.readouterr().err

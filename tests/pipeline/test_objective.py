@@ -1,0 +1,119 @@
+"""The objective's answer depends on samples alone, reaches every trained parameter, and can be learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from pipeline import adapters, objective
+from pipeline.batch import Batch
+from pipeline.config import LossConfig, ModelConfig, NoiseConfig
+from pipeline.model import Model
+
+NewModel = Callable[..., Model]
+MakeBatch = Callable[..., Batch]
+
+
+def rows(batch: Batch, at: slice) -> Batch:
+    return replace(batch, **{f.name: getattr(batch, f.name)[at] for f in fields(batch)})
+
+
+def test_it_answers_named_scalars(
+    new_model: NewModel, model_config: ModelConfig, make_batch: MakeBatch
+) -> None:
+    scalars = objective.build(model_config, new_model(), seed=0)(make_batch())
+    named = {"loss_diffusion", "loss_mask", "loss_routing"}
+    assert set(scalars) == {"loss", "router_accuracy", "cross_face_share"} | named
+    assert all(value.shape == () and value.isfinite() for value in scalars.values())
+    weights = model_config.losses
+    total = sum(getattr(weights, name.removeprefix("loss_")) * scalars[name] for name in named)
+    torch.testing.assert_close(scalars["loss"], total)
+
+
+def test_a_loss_without_weight_is_left_out(
+    new_model: NewModel, model_config: ModelConfig, make_batch: MakeBatch
+) -> None:
+    config = replace(model_config, losses=LossConfig(mask=0.0, routing=0.0))
+    scalars = objective.build(config, new_model(), seed=0)(make_batch())
+    assert "loss_mask" not in scalars and torch.equal(scalars["loss"], scalars["loss_diffusion"])
+
+
+def test_samples_answer_alike_in_any_batch(
+    new_model: NewModel, model_config: ModelConfig, make_batch: MakeBatch
+) -> None:
+    made, batch = objective.build(model_config, new_model(), seed=3), make_batch(num_samples=4)
+    with torch.no_grad():
+        whole = made(batch)
+        parts = [made(rows(batch, slice(i, i + 1))) for i in range(4)]
+    for name, value in whole.items():
+        mean = torch.stack([part[name] for part in parts]).mean()
+        torch.testing.assert_close(value, mean, atol=2e-6, rtol=1e-5, msg=name)
+
+
+def test_seed_and_position_decide_what_is_drawn(
+    new_model: NewModel, model_config: ModelConfig, make_batch: MakeBatch
+) -> None:
+    model, batch = new_model(), make_batch()
+    later = replace(batch, positions=batch.positions + 1)
+    with torch.no_grad():
+        first, again = (objective.build(model_config, model, seed=0)(batch)["loss"] for _ in range(2))
+        others = [
+            objective.build(model_config, model, seed=0)(later),
+            objective.build(model_config, model, seed=1)(batch),
+        ]
+    assert torch.equal(first, again)
+    assert all(not torch.equal(first, other["loss"]) for other in others)
+
+
+@pytest.mark.parametrize(("probability", "share"), [(1.0, 1.0), (0.0, 0.0)])
+def test_cross_face_share_says_what_was_shown(
+    probability: float, share: float, new_model: NewModel, model_config: ModelConfig, make_batch: MakeBatch
+) -> None:
+    config = replace(model_config, noise=NoiseConfig(cross_face=probability))
+    assert objective.build(config, new_model(), seed=0)(make_batch())["cross_face_share"].item() == share
+
+
+def test_a_dropped_cast_is_not_seen_by_the_transformer(
+    new_model: NewModel, model_config: ModelConfig, make_batch: MakeBatch
+) -> None:
+    drawn = replace(model_config, noise=NoiseConfig(cast_drop=1.0, text_drop=1.0, cross_face=1.0))
+    made, batch = objective.build(drawn, new_model(), seed=0), make_batch()
+    strangers = replace(batch, references=batch.references.flip(0), captions=("other", "words"))
+    with torch.no_grad():
+        one, other = made(batch), made(strangers)
+    assert torch.equal(one["loss_diffusion"], other["loss_diffusion"])
+    assert not torch.equal(one["loss_routing"], other["loss_routing"])  # the router is taught all the same
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_every_trainable_parameter_gets_a_gradient(
+    kind: str, new_model: NewModel, model_config: ModelConfig, make_batch: MakeBatch
+) -> None:
+    model = new_model()
+    config = replace(model_config.adapter, kind=kind, rank=2)  # type: ignore[arg-type]
+    adapters.apply(model.transformer, model.identity, config, seed=0)
+    objective.build(model_config, model, seed=0)(make_batch())["loss"].backward()
+    without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+
+
+def test_it_learns_who_is_where(
+    new_model: NewModel, model_config: ModelConfig, make_batch: MakeBatch
+) -> None:
+    config = replace(model_config, noise=NoiseConfig(cast_drop=0.0, text_drop=0.0))
+    model = new_model(trained=False, config=config)
+    made, batch = objective.build(config, model, seed=0), make_batch(num_samples=4)
+    groups = adapters.trainable_groups(model.transformer, model.identity, config.adapter)
+    optimizer = torch.optim.AdamW(groups)
+    history = []
+    for step in range(120):
+        scalars = made(replace(batch, positions=torch.arange(4) + 4 * step))
+        scalars["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        history.append(scalars["router_accuracy"].item())
+
+    assert sum(history[:5]) / 5 < 0.6 and sum(history[-5:]) / 5 > 0.8
