@@ -1,0 +1,221 @@
+"""Puts the report together: reads samples one at a time, keeps numbers and small pictures, fills the template."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+import numpy as np
+
+from data_prep import ledger
+from data_prep.catalogue import known_characters
+from data_prep.records import Decision, Progress
+from data_prep.report.charts import Histogram, svg
+from data_prep.report.fragments import (
+    character_card,
+    lost_items,
+    lost_table,
+    number_tiles,
+    sample_card,
+)
+from data_prep.report.pictures import colour, contact_sheet, jpeg_uri
+from data_prep.shards import Sample, SampleNote, ShardSet
+
+MOST_READ = 2000  # samples that the distributions are drawn from, evenly spaced over a larger set
+FACES_PER_CHARACTER = 6
+
+
+@dataclass
+class _Gathered:
+    """What is kept of the samples that were read: every note, the shown ones as HTML, faces by character."""
+
+    notes: list[SampleNote] = field(default_factory=list)
+    cards: list[str] = field(default_factory=list)
+    faces: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+
+
+def write_report(folder: Path, output: Path, on_progress: Progress, num_shown: int = 48) -> Path:
+    """Write the page of a finished shard folder to ``output`` and return its path.
+
+    Args:
+        folder: what ``castbank prepare`` wrote.
+        output: the HTML file; replaced whole or not at all.
+        num_shown: samples shown with pictures, evenly spaced over the set.
+
+    Raises:
+        InputError: the folder is absent, unfinished or damaged.
+    """
+    shards = ShardSet.open(folder)
+    decisions = ledger.read(folder / ledger.LEDGER) if (folder / ledger.LEDGER).is_file() else []
+    track_counts = _track_counts(folder)
+    colours = _colours(shards)
+    gathered = _gather(shards, colours, num_shown, on_progress)
+    html = _template().substitute(
+        title=escape(f"Shards of {folder.resolve().name}"),
+        lead=_lead(shards),
+        numbers=number_tiles(_headline(shards)),
+        calibration=escape(_calibration(shards)),
+        people="".join(_people(shards, gathered, colours, track_counts)),
+        samples_note=_samples_note(len(gathered.cards), len(shards)),
+        samples="".join(gathered.cards),
+        charts="".join(svg(chart) for chart in _charts(gathered.notes)),
+        lost_note=_lost_note(decisions),
+        lost=lost_table(decisions) + lost_items(decisions),
+        footer=escape(f"inputs {shards.manifest.inputs_sha256} · index {shards.manifest.index_sha256}"),
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    aside = output.with_name(f".{output.name}.{os.getpid()}")
+    aside.write_text(html, encoding="utf-8")
+    return aside.replace(output)
+
+
+def _template() -> Template:
+    return Template(files("data_prep.report").joinpath("page.html").read_text(encoding="utf-8"))
+
+
+def _track_counts(folder: Path) -> dict[str, int]:
+    counts: dict[str, int] = defaultdict(int)
+    for character_id in known_characters(folder).values():
+        counts[character_id] += 1
+    return counts
+
+
+def _colours(shards: ShardSet) -> dict[str, str]:
+    """Identity colour by character; those in most samples first, so that they differ."""
+    counts: dict[str, int] = defaultdict(int)
+    for row in shards.rows:
+        for character_id in row.cast:
+            counts[character_id] += 1
+    ranked = sorted(counts, key=lambda character_id: (-counts[character_id], character_id))
+    return {character_id: colour(at) for at, character_id in enumerate(ranked)}
+
+
+def _spaced(count: int, most: int) -> list[int]:
+    return (
+        sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist())) if count else []
+    )
+
+
+def _gather(shards: ShardSet, colours: Mapping[str, str], num_shown: int, on_progress: Progress) -> _Gathered:
+    gathered = _Gathered()
+    read = _spaced(len(shards), MOST_READ)
+    shown = {read[at] for at in _spaced(len(read), num_shown)}
+    for done, at in enumerate(read, 1):
+        sample = shards.read(at)
+        gathered.notes.append(sample.note)
+        _keep_faces(sample, gathered.faces)
+        if at in shown:
+            slots = [colours[member.character_id] for member in sample.note.cast]
+            pictures = [[jpeg_uri(face) for face in faces] for faces in sample.references]
+            gathered.cards.append(sample_card(sample, slots, contact_sheet(sample, slots), pictures))
+        on_progress("report", done, len(read))
+    return gathered
+
+
+def _keep_faces(sample: Sample, faces: dict[str, dict[str, str]]) -> None:
+    """The first references of a character, one per clip as long as there are clips."""
+    for notes, pictures in zip(sample.note.references, sample.references, strict=True):
+        for note, picture in zip(notes, pictures, strict=True):
+            known = faces[note.character_id]
+            if note.clip_id not in known and len(known) < FACES_PER_CHARACTER:
+                known[note.clip_id] = jpeg_uri(picture)
+
+
+def _people(
+    shards: ShardSet, gathered: _Gathered, colours: Mapping[str, str], tracks: Mapping[str, int]
+) -> list[str]:
+    cards = []
+    for character_id, own_colour in colours.items():
+        rows = [row for row in shards.rows if character_id in row.cast]
+        sources = len({row.source_id for row in rows})
+        clips = len({row.clip_id for row in rows})
+        about = f"{len(rows)} samples · {clips} clips · {sources} sources"
+        if tracks.get(character_id):
+            about += f" · {tracks[character_id]} tracks"
+        cards.append(
+            character_card(character_id, own_colour, about, list(gathered.faces[character_id].values()))
+        )
+    return cards
+
+
+def _lead(shards: ShardSet) -> str:
+    facts = shards.manifest.facts
+    size_mb = sum(shard.num_bytes for shard in shards.manifest.shards) / 1e6
+    return escape(
+        f"{len(shards)} training samples in {len(shards.manifest.shards)} shards ({size_mb:.1f} MB), made from "
+        f"{facts.get('num_clips_kept', '?')} of {facts.get('num_clips', '?')} clips. Every person has one "
+        "identity, a mask on every frame, and reference faces from outside the frames being trained on."
+    )
+
+
+def _headline(shards: ShardSet) -> list[tuple[str, str]]:
+    facts = shards.manifest.facts
+    multi = sum(len(row.cast) > 1 for row in shards.rows)
+    names = (
+        ("num_clips_kept", "clips kept"),
+        ("num_tracks", "face tracks"),
+        ("num_characters", "characters"),
+    )
+    return [
+        *((str(facts.get(name, "?")), label) for name, label in names),
+        (str(len(shards)), "samples"),
+        (str(multi), "with two people or more"),
+        (str(facts.get("num_quarantined", "?")), "clips quarantined"),
+    ]
+
+
+def _calibration(shards: ShardSet) -> str:
+    seen = shards.manifest.facts.get("calibration") or {}
+    if not seen:
+        return ""
+    wrong = (
+        ("false accepts", seen["false_accept"], seen["num_negative"], "co-visible pairs"),
+        ("false rejects", seen["false_reject"], seen["num_positive"], "same-track pairs"),
+    )
+    rates = [
+        f"{rate:.2%} {name} over {count} {pairs}" if rate is not None else f"no {pairs} to measure {name}"
+        for name, rate, count, pairs in wrong
+    ]
+    return f"Face pack {seen['pack']}, same person from cosine {seen['threshold']:g}: {', '.join(rates)}."
+
+
+def _samples_note(shown: int, total: int) -> str:
+    some = f"{shown} of {total}, evenly spaced. " if shown < total else ""
+    return (
+        f"{some}Numbers are cast slots; each slot's references stand beside it with where they come from, their "
+        "cosine to the person's faces in the sample, the distance in time, and yaw."
+    )
+
+
+def _charts(notes: Sequence[SampleNote]) -> list[Histogram]:
+    references = [reference for note in notes for slot in note.references for reference in slot]
+    boxes = [box for note in notes for slot in note.boxes_px for box in slot if box is not None]
+    gaps = [reference.time_gap_s for reference in references if reference.time_gap_s is not None]
+    sides = [min(x2 - x1, y2 - y1) for x1, y1, x2, y2 in boxes]
+    longest = max([note.height_px for note in notes], default=96)
+    similarities = [reference.similarity for reference in references]
+    turns = [abs(reference.yaw_difference_deg) for reference in references]
+    casts = [len(note.cast) for note in notes]
+    return [
+        Histogram("Similarity of references", similarities, 0.0, 1.0, 40),
+        Histogram("Yaw of references", [reference.yaw_deg for reference in references], -60, 60, 40, "°"),
+        Histogram("Yaw between reference and sample", turns, 0, 60, 40, "°"),
+        Histogram("Time to the reference", gaps, 0, max([60.0, *gaps]), 40, " s"),
+        Histogram("Face size in the sample", sides, 0, longest, 40, " px"),
+        Histogram("People per sample", casts, 0.5, max([4, *casts]) + 0.5, max([4, *casts])),
+    ]
+
+
+def _lost_note(decisions: Sequence[Decision]) -> str:
+    lost = sum(decision.fate != "kept" for decision in decisions)
+    return (
+        f"{lost} of {len(decisions)} items; every decision is in ledger.parquet."
+        if decisions
+        else "No ledger."
+    )
