@@ -115,5 +115,4 @@ def test_it_learns_who_is_where(
         optimizer.step()
         optimizer.zero_grad()
         history.append(scalars["router_accuracy"].item())
-
-    assert sum(history[:5]) / 5 < 0.6 and sum(history[-5:]) / 5 > 0.8
+    assert sum(history[:5]) / 5 < 0.5 and sum(history[-20:]) / 20 > 0.7  # above the noise level of a step
