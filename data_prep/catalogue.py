@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import ledger
+from data_prep.config import PrepareConfig
 from data_prep.identities import Linked
 from data_prep.records import Decision, Json
 from data_prep.shards import IndexRow
@@ -24,8 +25,10 @@ CHARACTERS = "characters.json"
 EMBEDDINGS = Path("faces") / "tracks.npz"
 
 
-def facts(linked: Linked, decisions: Sequence[Decision], rows: Sequence[IndexRow]) -> Json:
-    """The numbers that the manifest carries for readers."""
+def facts(
+    linked: Linked, decisions: Sequence[Decision], rows: Sequence[IndexRow], config: PrepareConfig
+) -> Json:
+    """The numbers that the manifest carries for readers: counts, calibration and the limits in force."""
     clips = Counter(decision.fate for decision in decisions if decision.kind == "clip")
     calibration = {
         name: None if isinstance(value, float) and math.isnan(value) else value
@@ -41,6 +44,12 @@ def facts(linked: Linked, decisions: Sequence[Decision], rows: Sequence[IndexRow
         "num_samples": len(rows),
         "lost_by_rule": ledger.count_by_rule(decisions),
         "calibration": calibration,
+        "limits": {
+            "min_similarity": config.references.min_similarity,
+            "max_similarity": config.references.max_similarity,
+            "guard_gap_s": config.references.guard_gap_s,
+            "min_face_px": config.windows.min_face_px,
+        },
     }
 
 

@@ -123,7 +123,7 @@ def _prepare(
         plans, selected = _select(analysed, linked, config, on_progress)
         decisions += [*_fates(analysed, linked), *selected]
         rows = _pack(workers, plans, analysed, config, on_progress)
-    facts = catalogue.facts(linked, decisions, rows)
+    facts = catalogue.facts(linked, decisions, rows, config)
     catalogue.write(output / NEXT, linked, decisions, rows)
     write_index(output / NEXT, rows, inputs, facts)
     publish(output)

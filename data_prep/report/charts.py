@@ -13,7 +13,7 @@ WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 320, 150, 8, 24, 18
 @dataclass(frozen=True)
 class Histogram:
     """What to draw: bins of equal width over ``[low, high]``; values outside are counted at the ends; marks are
-    vertical lines, for limits."""
+    vertical lines, for limits; ticks are labelled, five evenly spaced ones where none are given."""
 
     title: str
     values: Sequence[float]
@@ -22,6 +22,7 @@ class Histogram:
     num_bins: int
     unit: str = ""
     marks: tuple[float, ...] = ()
+    ticks: tuple[float, ...] = ()
 
 
 def svg(chart: Histogram) -> str:
@@ -54,12 +55,11 @@ def _summary(chart: Histogram) -> str:
 def _axis(chart: Histogram) -> str:
     floor = HEIGHT - BOTTOM
     parts = [f'<line class="axis" x1="{LEFT}" y1="{floor}" x2="{WIDTH - LEFT}" y2="{floor}"/>']
-    for at in range(5):
-        share = at / 4
+    for tick in chart.ticks or np.linspace(chart.low, chart.high, 5):
+        share = (tick - chart.low) / (chart.high - chart.low)
+        anchor = "start" if share == 0 else "end" if share == 1 else "middle"
         x = LEFT + share * (WIDTH - 2 * LEFT)
-        anchor = ("start", "middle", "middle", "middle", "end")[at]
-        label = f"{chart.low + share * (chart.high - chart.low):g}"
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{label}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{tick:g}</text>')
     for mark in chart.marks:
         x = LEFT + (mark - chart.low) / (chart.high - chart.low) * (WIDTH - 2 * LEFT)
         parts.append(f'<line class="mark" x1="{x:.1f}" y1="{TOP - 4}" x2="{x:.1f}" y2="{floor}"/>')

@@ -104,7 +104,7 @@ def _reference(note: ReferenceNote, uri: str) -> str:
     clip = escape(note.clip_id)
     return (
         f'<div class="reference"><img src="{uri}" alt=""><div title="{clip}"><b>{ORIGINS[note.origin]}</b>'
-        f"<br>{clip}<br>{gap}<br>cosine <b>{note.similarity:.2f}</b>, yaw {yaw:+d}° ({turn:+d}°)</div></div>"
+        f"<br>{clip}<br>{gap}<br>cosine <b>{note.similarity:.2f}</b><br>yaw {yaw:+d}° ({turn:+d}°)</div></div>"
     )
 
 

@@ -64,7 +64,9 @@ def write_report(folder: Path, output: Path, on_progress: Progress, num_shown: i
         people="".join(_people(shards, gathered, colours, track_counts)),
         samples_note=_samples_note(len(gathered.cards), len(shards)),
         samples="".join(gathered.cards),
-        charts="".join(svg(chart) for chart in _charts(gathered.notes)),
+        charts="".join(
+            svg(chart) for chart in _charts(gathered.notes, shards.manifest.facts.get("limits", {}))
+        ),
         lost_note=_lost_note(decisions),
         lost=lost_table(decisions) + lost_items(decisions),
         footer=escape(f"inputs {shards.manifest.inputs_sha256} · index {shards.manifest.index_sha256}"),
@@ -193,22 +195,29 @@ def _samples_note(shown: int, total: int) -> str:
     )
 
 
-def _charts(notes: Sequence[SampleNote]) -> list[Histogram]:
+def _charts(notes: Sequence[SampleNote], limits: Mapping[str, float]) -> list[Histogram]:
     references = [reference for note in notes for slot in note.references for reference in slot]
     boxes = [box for note in notes for slot in note.boxes_px for box in slot if box is not None]
     gaps = [reference.time_gap_s for reference in references if reference.time_gap_s is not None]
     sides = [min(x2 - x1, y2 - y1) for x1, y1, x2, y2 in boxes]
-    longest = max([note.height_px for note in notes], default=96)
+    tallest = max([note.height_px for note in notes], default=96)
     similarities = [reference.similarity for reference in references]
     turns = [abs(reference.yaw_difference_deg) for reference in references]
     casts = [len(note.cast) for note in notes]
+    most = max([4, *casts])
+
+    def marks(*names: str) -> tuple[float, ...]:
+        return tuple(float(limits[name]) for name in names if name in limits)
+
+    bounds = marks("min_similarity", "max_similarity")
+    whole = tuple(float(count) for count in range(1, most + 1))
     return [
-        Histogram("Similarity of references", similarities, 0.0, 1.0, 40),
+        Histogram("Similarity of references", similarities, 0.0, 1.0, 40, marks=bounds),
         Histogram("Yaw of references", [reference.yaw_deg for reference in references], -60, 60, 40, "°"),
-        Histogram("Yaw between reference and sample", turns, 0, 60, 40, "°"),
+        Histogram("Yaw, reference to sample", turns, 0, 60, 40, "°"),
         Histogram("Time to the reference", gaps, 0, max([60.0, *gaps]), 40, " s"),
-        Histogram("Face size in the sample", sides, 0, longest, 40, " px"),
-        Histogram("People per sample", casts, 0.5, max([4, *casts]) + 0.5, max([4, *casts])),
+        Histogram("Face size in the sample", sides, 0, tallest, 40, " px", marks("min_face_px")),
+        Histogram("People per sample", casts, 0.5, most + 0.5, most, ticks=whole),
     ]
 
 
