@@ -1,0 +1,242 @@
+"""``castbank evaluate``: videos and reference faces to a similarity matrix, a picture of it and a page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_prep.records import InputError
+
+if TYPE_CHECKING:
+    from data_prep.records import U8
+    from pipeline.evaluate import Evaluation, Gallery
+
+SUMMARY = """Who is recognisable in a video, and who bled into whom.
+
+Writes evaluation.json, evaluation.html and one PNG per video into --output.
+References are a folder (anna/*.png or anna.png: pictures that show her face), prepared shards, or an identity bank.
+
+  castbank evaluate out.mp4 --references faces/ --cast anna,ben --output judged
+  castbank evaluate seeds/*.mp4 --references shards/ --layout layout.png"""
+
+IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+MAX_REFERENCES = 16  # per character; the mean of more does not move
+
+
+@dataclass(frozen=True)
+class References:
+    """Galleries, one per recogniser, and a face u8[112,112,3] to show of each character that has a picture."""
+
+    galleries: tuple[Gallery, ...]
+    portraits: dict[str, U8]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``castbank evaluate``."""
+    parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO")
+    parser.add_argument(
+        "--references", type=Path, required=True, metavar="FOLDER", help="faces, shards or a bank"
+    )
+    parser.add_argument(
+        "--cast",
+        help="names, comma between, who should be in every video; default: what the note beside a generated video "
+        "says, else everybody there are references of",
+    )
+    parser.add_argument("--layout", type=Path, help="grey PNG: pixel k is where the k-th of the cast belongs")
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="look at every N-th frame; default: 1"
+    )
+    parser.add_argument("--output", type=Path, default=Path("evaluation"), metavar="FOLDER")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate every video; nothing is written before all were read."""
+    if args.every < 1:
+        raise InputError(f"--every: came {args.every}; give 1 for every frame, or more.")
+    for video in args.videos:
+        if not video.is_file():
+            raise InputError(
+                f"{video}: {'is a folder' if video.is_dir() else 'not found'}; give a video file."
+            )
+    layout = None if args.layout is None else _read_layout(args.layout)
+    references = load_references(args.references)
+    evaluations = []
+    for video in args.videos:
+        evaluations.append(
+            _evaluate(video, references, _cast(video, args.cast, references), layout, args.every)
+        )
+        _say(video, evaluations[-1])
+    _write(args.output, args.videos, evaluations, references)
+    return 0
+
+
+def load_references(folder: Path) -> References:
+    """Reference faces out of a folder of pictures, prepared shards, or an identity bank.
+
+    Raises InputError where it is none of them, or a picture shows no face.
+    """
+    from data_prep.faces import packs
+    from pipeline.evaluate import gallery
+
+    if not folder.is_dir():
+        raise InputError(f"--references: {folder} is not a folder; give faces, shards or an identity bank.")
+    if (folder / "index.jsonl").is_file():
+        crops = _from_shards(folder)
+    elif (folder / "manifest.json").is_file():
+        return _from_bank(folder)
+    else:
+        crops = _from_pictures(folder)
+    installed = [name for name in ("embedded", "embedded_alt") if not packs.problem(packs.PACKS[name])]
+    if not installed:
+        packs.find_pack("embedded")  # raises, and says how to install it
+    portraits = {name: faces[0] for name, faces in crops.items()}
+    return References(tuple(gallery(pack, crops) for pack in installed), portraits)
+
+
+def _from_shards(folder: Path) -> dict[str, U8]:
+    import numpy as np
+
+    from data_prep.shards import ShardSet
+
+    found: dict[str, dict[tuple[str, str, int], U8]] = {}
+    shards = ShardSet.open(folder)
+    for index in range(len(shards)):
+        sample = shards.read(index)
+        for member, notes, images in zip(
+            sample.note.cast, sample.note.references, sample.references, strict=True
+        ):
+            faces = found.setdefault(member.character_id, {})
+            faces |= {(n.clip_id, n.track_id, n.frame): image for n, image in zip(notes, images, strict=True)}
+    spread = {name: [faces[key] for key in sorted(faces)] for name, faces in found.items()}
+    return {
+        name: np.stack(
+            [faces[i] for i in np.linspace(0, len(faces) - 1, min(len(faces), MAX_REFERENCES)).astype(int)]
+        )
+        for name, faces in sorted(spread.items())
+        if faces
+    }
+
+
+def _from_bank(folder: Path) -> References:
+    from pipeline.evaluate import Gallery
+    from pipeline.identity.bank import IdentityBank
+
+    entries = IdentityBank.load(folder).entries.values()
+    by_pack = {entry.pack for entry in entries}
+    if len(by_pack) != 1:
+        raise InputError(
+            f"--references: {folder} mixes face packs {sorted(by_pack)}; enrol everybody with one."
+        )
+    faces = {entry.name: entry.references.numpy() for entry in entries}
+    return References((Gallery(by_pack.pop(), faces),), {})
+
+
+def _from_pictures(folder: Path) -> dict[str, U8]:
+    """``anna.png`` or ``anna/*.png``; a picture of exactly 112 × 112 is taken to be aligned already."""
+    import cv2
+    import numpy as np
+
+    from data_prep.faces import analyser_for
+
+    pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGES)
+    if not pictures:
+        raise InputError(f"--references: no picture in {folder}; put NAME.png or NAME/*.png there.")
+    crops: dict[str, list[U8]] = {}
+    for path in pictures:
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if image is None:
+            raise InputError(f"--references: {path} is not a whole picture; replace or remove it.")
+        crop = np.ascontiguousarray(image[..., ::-1])
+        if crop.shape[:2] != (112, 112):
+            analyser = analyser_for()
+            faces = analyser.detect(crop)
+            if not faces:
+                raise InputError(f"--references: no face found in {path}; give a picture that shows one.")
+            largest = max(faces, key=lambda face: float((face.box_px[2:] - face.box_px[:2]).prod()))
+            crop = analyser.measure(crop, largest).crop
+        name = path.relative_to(folder).parts[0]
+        crops.setdefault(Path(name).stem if path.parent == folder else name, []).append(crop)
+    return {name: np.stack(faces) for name, faces in crops.items()}
+
+
+def _cast(video: Path, given: str | None, references: References) -> tuple[str, ...]:
+    """Who should be in the video: as given, as its note says, or everybody."""
+    if given is not None:
+        return tuple(name.strip() for name in given.split(",") if name.strip())
+    note = video.with_suffix(".json")
+    if note.is_file():
+        cast = json.loads(note.read_text(encoding="utf-8")).get("cast")
+        if cast:
+            return tuple(cast)
+    return tuple(references.galleries[0].faces)
+
+
+def _read_layout(path: Path) -> U8:
+    import cv2
+    import numpy as np
+
+    layout = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    if layout is None or layout.ndim != 2 or layout.dtype != np.uint8:
+        raise InputError(f"--layout: {path} is not an 8-bit grey PNG; save slot numbers 0, 1, 2 … as grey.")
+    return np.asarray(layout, np.uint8)
+
+
+def _evaluate(
+    video: Path, references: References, cast: Sequence[str], layout: U8 | None, every: int
+) -> Evaluation:
+    from data_prep.decode import iter_frames
+    from data_prep.faces import analyser_for
+    from data_prep.probe import UnusableError
+    from jobs.progress import ProgressBar
+    from pipeline.evaluate import judge, see
+
+    seen = []
+    try:
+        with ProgressBar() as progress:
+            for chunk in iter_frames(video, max_chunk_bytes=64 * 1024**2):
+                taken = chunk.frames[-chunk.start % every :: every]
+                seen += see(taken, analyser_for())
+                done = chunk.start + len(chunk.frames)
+                progress(video.name, done, done)
+    except UnusableError as error:
+        raise InputError(f"{video}: {error}; give a whole video file.") from error
+    return judge(seen, references.galleries, cast, layout)
+
+
+def _say(video: Path, evaluation: Evaluation) -> None:
+    """The table of one video, as lines."""
+    import numpy as np
+
+    lines = [f"{video}: {evaluation.num_frames} frames, {evaluation.num_faces:.2f} faces a frame"]
+    width = max(8, *(len(name) for name in evaluation.cast))
+    for scores in evaluation.scores:
+        swapped = "nobody seen" if np.isnan(scores.swap_rate) else f"swapped {scores.swap_rate:.1%}"
+        lines.append(f"  {scores.pack}: {swapped}; rows seen, columns reference")
+        lines.append(" " * (width + 4) + " ".join(name.rjust(width) for name in evaluation.cast))
+        for i, name in enumerate(evaluation.cast):
+            cells = ["-" if np.isnan(v) else f"{v:.2f}" for v in scores.similarity[i]]
+            tail = f"  seen {scores.coverage[i]:.0%}, recognised {scores.recognised[i]:.0%}"
+            lines.append(f"    {name.ljust(width)}" + " ".join(cell.rjust(width) for cell in cells) + tail)
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _write(
+    output: Path, videos: Sequence[Path], evaluations: Sequence[Evaluation], references: References
+) -> None:
+    from data_prep.registry import write_atomic
+    from pipeline.evaluation_page import as_json, matrix_picture, page, png
+
+    output.mkdir(parents=True, exist_ok=True)
+    for number, (video, evaluation) in enumerate(zip(videos, evaluations, strict=True)):
+        picture = matrix_picture(evaluation, references.portraits)
+        write_atomic(output / f"{number:02d}-{video.stem}.png", png(picture))
+    html = page([str(video) for video in videos], evaluations, references.portraits)
+    write_atomic(output / "evaluation.html", html.encode())
+    content = [{"video": str(v), **as_json(e)} for v, e in zip(videos, evaluations, strict=True)]
+    write_atomic(output / "evaluation.json", json.dumps(content, indent=1, ensure_ascii=False).encode())
+    sys.stdout.write(f"{output / 'evaluation.html'}: {len(evaluations)} evaluated\n")
