@@ -110,6 +110,8 @@ class _Watch:
         embeddings, norms = self._embed(measured, wanted)
         alone = (iou(boxes_px, boxes_px) > 0).sum(1) == 1
         numbers = self._tracker.step(frame, boxes_px, embeddings, norms)
+        for nameless, known in self._tracker.adopted.items():
+            self._seen[known].extend(self._seen.pop(nameless))
         for i, face in enumerate(faces):
             sighting = _sighting(frame, face, measured[i])
             if wanted[i]:

@@ -69,6 +69,11 @@ class Sightings:
             if len(self._crops) > THIN_AT:
                 self._crops = spread(self._crops, THIN_AT // 2)
 
+    def extend(self, later: Sightings) -> None:
+        """Appends another track that turned out to be the same face; its frames come after all of these."""
+        for sighting in later._seen:
+            self.add(sighting)
+
     def to_track(self, track_id: str, clip_id: str, shot: int, detect_every: int) -> FaceTrack:
         """The track with a row for every frame between successive detections, and none within an occlusion."""
         seen = self._seen

@@ -28,9 +28,11 @@ MEMORY = 0.9
 
 @dataclass
 class _Live:
-    """A track that may still be continued. velocity: f32[4] px a frame; memory: sum of embeddings, zero if none."""
+    """A track that may still be continued. first, seen: frames of its first and last detection; velocity: f32[4]
+    px a frame; memory: sum of reliable embeddings, zero if none."""
 
     number: int
+    first: int
     box_px: F32
     velocity: F32
     seen: int
@@ -48,7 +50,11 @@ class FaceTracker:
     both embeddings are reliable and their cosine reaches ``min_cosine`` (also after an occlusion of at most
     ``max_gap_frames``), or the boxes overlap by ``min_iou`` in successive detections and the embeddings, where
     reliable, do not say that it is a stranger. Of these the assignment with the greatest sum of overlap and
-    cosine wins. Reliable: norm of at least ``min_norm``; a covered face has less.
+    cosine wins, likeness first: who looks like a lost track is that track, whatever lies nearer. Reliable: norm
+    of at least ``min_norm``; a covered face has less.
+
+    A face that comes out from behind another is at first too covered to be known, and opens a track of its own.
+    As soon as it is known to be a lost one, that track adopts the nameless one: see ``adopted``.
     """
 
     def __init__(self, config: TrackConfig, detect_every: int, embed_every: int, min_norm: float) -> None:
@@ -58,6 +64,7 @@ class FaceTracker:
         self._min_norm = min_norm
         self._live: list[_Live] = []
         self._num_tracks = 0
+        self.adopted: dict[int, int] = {}
 
     def cut(self) -> None:
         """Forgets every track: nobody is followed across a cut. Numbers go on."""
@@ -82,26 +89,44 @@ class FaceTracker:
         """int32[n] track numbers of the detections of a frame, no two alike.
 
         frame: above the last one; boxes_px: f32[n,4]; embeddings: f32[n,D] unit rows, zeros where not embedded;
-        norms: f32[n], 0 where not embedded.
+        norms: f32[n], 0 where not embedded. Afterwards ``adopted`` maps the numbers that turned out, in this frame,
+        to be an older track to that track's number; their detections belong to it and they are not used again.
         """
+        self.adopted = {}
         self._live = [t for t in self._live if frame - t.seen <= self._config.max_gap_frames]
         numbers = np.full(len(boxes_px), -1, np.int32)
-        for track, face in self._assign(frame, boxes_px, embeddings, norms):
+        matches = self._assign(frame, boxes_px, embeddings, norms)
+        for track, face in matches:
             numbers[face] = track.number
-            elapsed = frame - track.seen
-            # half the new velocity: one box that is off does not throw the next prediction
-            track.velocity = (track.velocity + (boxes_px[face] - track.box_px) / elapsed) / 2
-            track.box_px, track.seen = boxes_px[face], frame
+            self._adopt(track, boxes_px[face], frame, {t.number for t, _ in matches})
+            self._move(track, frame, boxes_px[face])
             self._remember(track, frame, embeddings[face], float(norms[face]))
         for face in np.flatnonzero(numbers < 0).tolist():
-            track = _Live(
-                self._num_tracks, boxes_px[face], np.zeros(4, np.float32), frame, frame, embeddings[face] * 0
-            )
+            track = self._opened(frame, boxes_px[face], embeddings[face] * 0)
             self._remember(track, frame, embeddings[face], float(norms[face]))
             self._live.append(track)
-            numbers[face] = self._num_tracks
-            self._num_tracks += 1
+            numbers[face] = track.number
         return numbers
+
+    def _opened(self, frame: int, box_px: F32, no_memory: F32) -> _Live:
+        self._num_tracks += 1
+        return _Live(self._num_tracks - 1, frame, box_px, np.zeros(4, np.float32), frame, frame, no_memory)
+
+    def _move(self, track: _Live, frame: int, box_px: F32) -> None:
+        # half the new velocity: one box that is off does not throw the next prediction
+        step = (box_px - track.box_px) / (frame - track.seen)
+        track.velocity = np.asarray((track.velocity + step) / 2, np.float32)
+        track.box_px, track.seen = box_px, frame
+
+    def _adopt(self, track: _Live, box_px: F32, frame: int, matched: set[int]) -> None:
+        """Gives a track that is found again the nameless one that led to where it was found."""
+        for other in self._live:
+            nameless = not other.memory.any() and other.number not in matched and other.first > track.seen
+            recent = frame - other.seen <= self._detect_every
+            overlap = iou(other.predicted(frame)[None], box_px[None])[0, 0]
+            if nameless and recent and overlap >= self._config.min_iou:
+                self.adopted[other.number] = track.number
+        self._live = [t for t in self._live if t.number not in self.adopted]
 
     def _remember(self, track: _Live, frame: int, embedding: F32, norm: float) -> None:
         if norm > 0:
@@ -123,8 +148,8 @@ class FaceTracker:
         successive = np.array([[frame - t.seen <= self._detect_every] for t in self._live])
         same = known & (cosine >= self._config.min_cosine)
         near = (overlap >= self._config.min_iou) & successive & (~known | (cosine >= STRANGER_COSINE))
-        # what is not known counts as just enough: it neither beats a likeness nor loses to a stranger
-        gain = overlap + np.where(known, cosine, self._config.min_cosine)
+        # overlap is at most 1: a likeness outweighs it, and what is not known counts neither for nor against
+        gain = overlap + np.where(known, cosine, self._config.min_cosine) + same
         allowed = same | near
         tracks, faces = linear_sum_assignment(np.where(allowed, -gain, 1e3))
         return [(self._live[t], int(f)) for t, f in zip(tracks, faces, strict=True) if allowed[t, f]]

@@ -30,7 +30,8 @@ def test_every_column_of_ultravideo(tmp_path, clips_folder):
     header = (
         "clip_id,url,fps,frame_width,frame_height,start_frame,end_frame,total_frames,start_time,end_time,duration,"
         "vtss_score,motion_score,video_clip_score,Brief Description,Detailed Description,Theme Description,"
-        "Shot Type,Summarized Description,Background,Style,Camera Movement,Lighting,Video Atmosphere,licence,consent"
+        "Shot Type,Summarized Description,Background,Style,Camera Movement,Lighting,"
+        "Video Atmosphere,licence,consent"
     )
     row = (
         '"a.mp4",vid7,29.97,3840,2160,10,160,150,00:00:10.5,1:15.5,5,0.5,3.2,0.3,"brief, with a comma",'

@@ -1,0 +1,145 @@
+"""The tracker on made-up people whose every detection is known: nobody mixed, nobody lost without need."""
+
+from collections import defaultdict
+
+import numpy as np
+import pytest
+
+from data_prep.config import TrackConfig
+from data_prep.tracks import FaceTracker, iou
+
+DIM, MIN_NORM = 64, 2.8
+
+
+def embedding(person: int, rng: np.random.Generator) -> np.ndarray:
+    """Unit f32[64]: cosine about .8 to the same person's, 0 to others' (their true vectors are orthogonal)."""
+    vector = np.zeros(DIM) + rng.normal(0, 0.75 / np.sqrt(DIM), DIM)
+    vector[person] += 1
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def box(x, y, size=60):
+    return np.array([x - size / 2, y - size / 2, x + size / 2, y + size / 2], np.float32)
+
+
+def follow(people_by_frame, embed_every=4, detect_every=1, seed=0):
+    """people_by_frame: per frame {person: (box, norm)}; → {track: [(frame, person)]}, number of embeddings."""
+    rng = np.random.default_rng(seed)
+    tracker = FaceTracker(TrackConfig(), detect_every, embed_every, MIN_NORM)
+    tracks, num_embedded = defaultdict(list), 0
+    for frame, people in enumerate(people_by_frame):
+        if people == "cut":
+            tracker.cut()
+            continue
+        if frame % detect_every:
+            continue
+        persons = rng.permutation(list(people)).tolist()
+        boxes = np.array([people[p][0] + rng.normal(0, 1, 4) for p in persons], np.float32).reshape(-1, 4)
+        wanted = tracker.wanted(frame, boxes)
+        num_embedded += int(wanted.sum())
+        norms = np.array([people[p][1] for p in persons], np.float32) * wanted
+        unit = np.array([embedding(p, rng) for p in persons], np.float32).reshape(-1, DIM) * wanted[:, None]
+        numbers = tracker.step(frame, boxes, unit, norms)
+        assert len(set(numbers.tolist())) == len(numbers) and (numbers >= 0).all()
+        for old, new in tracker.adopted.items():
+            assert old not in numbers and max(tracks[new])[0] < min(tracks[old])[0]
+            tracks[new] += tracks.pop(old)
+        for number, person in zip(numbers.tolist(), persons, strict=True):
+            tracks[number].append((frame, person))
+    return dict(tracks), num_embedded
+
+
+def persons_of(tracks):
+    return sorted(sorted({p for _, p in seen}) for seen in tracks.values())
+
+
+def crossing(hidden_frames):
+    """Person 1 walks behind person 0 and is not seen for ``hidden_frames``; covered (low norm) before and after."""
+    half = hidden_frames / 2
+    frames = []
+    for t in range(-60, 60):
+        people = {0: (box(300 + 2 * t, 200, 80), 4.0)}
+        if abs(t) > half:
+            people[1] = (box(300 - 3 * t, 200, 60), 1.5 if abs(t) < half + 5 else 4.0)
+        frames.append(people)
+    return frames
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("hidden_frames", [6, 12, 14])
+def test_people_who_cross_keep_their_tracks(seed, hidden_frames):
+    tracks, _ = follow(crossing(hidden_frames), seed=seed)
+    long = {n: seen for n, seen in tracks.items() if len(seen) >= 5}
+    assert persons_of(long) == [[0], [1]]
+    seen_of_1 = next(seen for seen in long.values() if seen[0][1] == 1)
+    assert seen_of_1[0][0] == 0 and seen_of_1[-1][0] == 119  # the same track before and after the occlusion
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_longer_occlusion_opens_a_new_track(seed):
+    tracks, _ = follow(crossing(50), seed=seed)
+    assert all(len({p for _, p in seen}) == 1 for seen in tracks.values())
+    assert sum(len(seen) >= 5 for seen in tracks.values()) == 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_stranger_in_the_same_place_is_another_track(seed):
+    """As when a cut between two close-ups was missed."""
+    frames = [{0: (box(200, 200), 4.0)}] * 20 + [{1: (box(202, 200), 4.0)}] * 20
+    tracks, _ = follow(frames, embed_every=1, seed=seed)
+    assert persons_of(tracks) == [[0], [1]]
+
+
+def test_a_crowd_of_random_walkers():
+    rng = np.random.default_rng(3)
+    places = rng.uniform(100, 900, (6, 2))
+    velocity = rng.normal(0, 4, (6, 2))
+    frames = []
+    for _ in range(200):
+        places += velocity
+        velocity = np.where((places < 60) | (places > 940), -velocity, velocity)
+        boxes = {p: box(*places[p]) for p in range(6)}
+        overlap = {
+            p: max(iou(boxes[p][None], boxes[q][None])[0, 0] for q in range(6) if q != p) for p in range(6)
+        }
+        frames.append({p: (boxes[p], 1.5 if overlap[p] > 0.2 else 4.0) for p in range(6) if overlap[p] < 0.5})
+    tracks, _ = follow(frames)
+    correct = sum(max(np.bincount([p for _, p in seen])) for seen in tracks.values())
+    assert correct / sum(map(len, tracks.values())) > 0.995
+    assert sum(len(seen) >= 5 for seen in tracks.values()) <= 9
+
+
+@pytest.mark.parametrize("detect_every", [1, 2, 4])
+def test_one_walker_is_one_track_and_is_rarely_embedded(detect_every):
+    frames = [{0: (box(100 + 5 * t, 200), 4.0)} for t in range(80)]
+    tracks, num_embedded = follow(frames, embed_every=8, detect_every=detect_every)
+    assert len(tracks) == 1 and len(tracks[0]) == 80 // detect_every
+    assert num_embedded <= 12
+
+
+def test_overlapping_faces_are_always_embedded():
+    tracker = FaceTracker(TrackConfig(), 1, 4, MIN_NORM)
+    apart, close = np.stack([box(100, 100), box(300, 100)]), np.stack([box(100, 100), box(150, 100)])
+    for frame, (boxes, expected) in enumerate([(apart, True), (apart, False), (close, True), (close, True)]):
+        wanted = tracker.wanted(frame, boxes)
+        assert wanted.tolist() == [expected] * 2
+        unit = np.eye(2, DIM, dtype=np.float32)
+        tracker.step(frame, boxes, unit * wanted[:, None], wanted * np.float32(4.0))
+        if frame == 1:  # the faces jump together; both are new places and must be looked at
+            tracker.cut()
+
+
+def test_nobody_is_followed_across_a_cut():
+    frames = [{0: (box(200, 200), 4.0)}] * 10 + ["cut"] + [{0: (box(200, 200), 4.0)}] * 10
+    tracks, _ = follow(frames)
+    assert sorted(map(len, tracks.values())) == [10, 10]
+
+
+def test_frames_without_faces():
+    tracks, _ = follow([{}, {0: (box(5, 5), 4.0)}, {}, {0: (box(5, 5), 4.0)}])
+    assert sorted(len(seen) for seen in tracks.values()) == [2]
+
+
+def test_iou():
+    boxes = np.array([[0, 0, 2, 2], [1, 1, 3, 3], [5, 5, 5, 5]], np.float32)
+    np.testing.assert_allclose(iou(boxes, boxes), [[1, 1 / 7, 0], [1 / 7, 1, 0], [0, 0, 0]], atol=1e-6)
