@@ -116,3 +116,17 @@ def test_it_learns_who_is_where(
         optimizer.zero_grad()
         history.append(scalars["router_accuracy"].item())
     assert sum(history[:5]) / 5 < 0.5 and sum(history[-20:]) / 20 > 0.7  # above the noise level of a step
+
+
+def test_half_precision_weights_leave_losses_and_codec_in_full(
+    new_model: NewModel, model_config: ModelConfig, make_batch: MakeBatch
+) -> None:
+    batch = make_batch()
+    full = objective.build(model_config, new_model(), seed=0)(batch)
+    model = new_model().bfloat16()
+    half = objective.build(model_config, model, seed=0)(batch)
+    half["loss"].backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    for name, value in half.items():
+        assert value.dtype == torch.float32, name
+        torch.testing.assert_close(value, full[name], atol=0.05, rtol=0.05, msg=name)
