@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +32,8 @@ command after an interruption goes on from the last checkpoint, exactly. SIGTERM
 with 75 (run it again); Ctrl-C checkpoints too; a second Ctrl-C ends at once."""
 
 EXAMPLE = "castbank train --config jobs/configs/train_tiny.yaml run=runs/first data.shards=shards"
-PRELOAD = ("torch", "deepspeed", "diffusers")  # imported once for all ranks
+METRICS = "metrics.jsonl"
+PRELOAD = ("pipeline.engine", "diffusers")  # imported once for all ranks
 AT_LEAST_ONE = (
     "num_steps",
     "batch_size",
@@ -225,9 +227,24 @@ def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser) -> int:
         first_step = found.step if found is not None else 0
         samples = Samples(config.data, config.seed, recogniser)
         stream = Stream(samples, share, range(first_step, config.num_steps), config.data)
-        return Trainer(rank, wrapped, stream, checkpoints, config).run(first_step)
+        return Trainer(recorded(rank, config), wrapped, stream, checkpoints, config).run(first_step)
     finally:
         engine.leave()
+
+
+def recorded(rank: Rank, config: TrainConfig) -> Rank:
+    """The rank, with each reported step in the metrics file first: no checkpoint is ahead of it."""
+    from pipeline.run_folder import MetricsFile
+    from pipeline.trainer import StepDone
+
+    metrics = MetricsFile(Path(config.run) / METRICS)
+
+    def report(event: Any) -> None:
+        if isinstance(event, StepDone):
+            metrics.append(event.step, event.scalars)
+        rank.report(event)
+
+    return replace(rank, report=report)
 
 
 def finish(config: TrainConfig, samples: Samples, recogniser: Recogniser, observer: Observer) -> None:
@@ -249,22 +266,26 @@ def finish(config: TrainConfig, samples: Samples, recogniser: Recogniser, observ
     earlier = IdentityBank.load(Path(config.base) / "bank") if config.base else None
     shown = gather_references(samples.raw())
     bank = enrol(model.identity, shown, recogniser, config.names, earlier)
-    batch = collate([samples.load(0, 0)])
+    batch, target = collate([samples.load(0, 0)]), folder / "export"
     with torch.no_grad():
-        ask = lambda asked: objective.build(config.model, asked.eval(), config.seed)(batch)  # noqa: E731
-        export.export(model, bank, ask, folder / "export")
+        export.export(
+            model, bank, lambda m: objective.build(config.model, m.eval(), config.seed)(batch), target
+        )
 
 
 class Observer:
-    """Receives what the first rank reports: progress line, metrics file, tracker."""
+    """Receives what the first rank reports: progress line and tracker."""
 
     def __init__(self, config: TrainConfig, run: TrackedRun) -> None:
-        from pipeline.run_folder import MetricsFile
+        from pipeline.run_folder import read_metrics
         from pipeline.tracker import TRACKERS
 
         self._total, self._bar = config.num_steps, ProgressBar()
-        self._metrics = MetricsFile(Path(config.run) / "metrics.jsonl")
         self._tracker = TRACKERS[config.tracking.kind](config.tracking, run)
+        for line in read_metrics(
+            run.folder / METRICS
+        ):  # steps recorded by an attempt that died before telling
+            self._tracker.log(int(line["step"]), line)
         self.code = 0
 
     def __enter__(self) -> Observer:
@@ -281,7 +302,6 @@ class Observer:
         from pipeline.trainer import Note, StepDone
 
         if isinstance(event, StepDone):
-            self._metrics.append(event.step, event.scalars)
             self._tracker.log(event.step, event.scalars)
             self._bar("train", event.step, self._total, f"loss {event.scalars['loss']:.4f}")
         elif isinstance(event, Note):

@@ -6,8 +6,12 @@ function of the step, so the engine carries no scheduler state.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import math
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,11 +19,24 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+# A process that has asked the CUDA driver anything cannot fork children that use it, and ranks are forked:
+# PyTorch counts devices through NVML, and DeepSpeed is told which accelerator there is instead of trying each.
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+
 import torch
 import torch.distributed as dist
 
+os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+
+import deepspeed
+from deepspeed.ops import __compatible_ops__
+from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
 from pipeline.batch import Batch
 from pipeline.config import EngineConfig, OptimizerConfig
+
+__compatible_ops__["deepspeed_shm_comm"] = False  # a minute of compilation for what training never uses
+deepspeed.utils.logger.setLevel(logging.WARNING)
 
 TAG = "engine"
 UNIVERSAL = "universal"
@@ -60,7 +77,6 @@ def learning_rate_scale(step: int, num_steps: int, config: OptimizerConfig) -> f
 
 def join(config: EngineConfig) -> torch.device:
     """Enter the process group that the rank variables describe; returns this process's device."""
-    deepspeed = _deepspeed()
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed.init_distributed(backend, timeout=timedelta(seconds=config.timeout_s), verbose=False)
     if not torch.cuda.is_available():
@@ -109,7 +125,7 @@ class Engine:
         options["checkpoint"]["load_universal"] = universal
         self._config, self._universal = config, universal
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
-        self._engine = _deepspeed().initialize(model=objective, optimizer=optimizer, config=options)[0]
+        self._engine = deepspeed.initialize(model=objective, optimizer=optimizer, config=options)[0]
 
     @property
     def device(self) -> torch.device:
@@ -177,6 +193,7 @@ def make_universal(folder: Path) -> None:
 
 
 def _convert(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)  # of a conversion that was killed
     command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
     command += ["--input_folder", str(source), "--output_folder", str(target), "--num_extract_workers", "1"]
     done = subprocess.run([*command, "--num_merge_workers", "1"], capture_output=True, text=True, check=False)
@@ -191,18 +208,6 @@ def trained_parameters(folder: Path, zero_stage: int) -> dict[str, torch.Tensor]
             folder / TAG / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False
         )
         return {name: value.float() for name, value in states["module"].items()}
-    _deepspeed()
-    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-
-    values: dict[str, torch.Tensor] = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=TAG)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # it chats
+        values: dict[str, torch.Tensor] = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=TAG)
     return {name: value.clone() for name, value in values.items()}
-
-
-def _deepspeed() -> Any:
-    """The library, quiet, and without its shared-memory extension: a minute of compilation nothing here uses."""
-    import deepspeed
-    from deepspeed.ops import __compatible_ops__
-
-    __compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.utils.logger.setLevel(logging.WARNING)
-    return deepspeed

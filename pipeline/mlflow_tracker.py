@@ -76,13 +76,15 @@ class MlflowTracker:
         self._spool = Spool(run.folder / "logs")
         self._last_step = self._spool.last_step()
         self._sender = Sender(config, run, self._spool)
+        self._started = False
         self._thread = threading.Thread(target=self._sender.work, name="mlflow", daemon=True)
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """See Tracker; gauges of the machine are added, under the names of MLflow's system tab."""
         if step > self._last_step:
             self._last_step = step
-            self._append({"metrics": {**scalars, **machine_gauges()}, "step": step})
+            values = {name: value for name, value in scalars.items() if name != "step"}
+            self._append({"metrics": values | machine_gauges(), "step": step})
 
     def artifact(self, path: Path, folder: str) -> None:
         """See Tracker."""
@@ -93,13 +95,15 @@ class MlflowTracker:
         self._append({"status": status})
         self._sender.closing.set()
         self._thread.join(self._config.max_wait_s)
+        self._sender.given_up.set()
         if self._thread.is_alive():
             waiting = len(self._spool.unsent()[0])
             LOGGER.warning("MLflow at %s does not answer; %d entries wait on disk", self._sender.uri, waiting)
 
     def _append(self, entry: Json) -> None:
         self._spool.append(entry | {"time_ms": int(time.time() * 1000)})
-        if not self._thread.is_alive() and not self._sender.closing.is_set():
+        if not self._started:  # not before: a launcher forks its loading processes first
+            self._started = True
             self._thread.start()
 
 
@@ -109,29 +113,33 @@ class Sender:
     def __init__(self, config: TrackingConfig, run: TrackedRun, spool: Spool) -> None:
         self._config, self._run, self._spool = config, run, spool
         self.uri = config.uri or f"sqlite:///{run.folder.resolve().parent / 'mlflow.db'}"
-        self.closing = threading.Event()
+        self.closing, self.given_up = threading.Event(), threading.Event()
+        self._warned = False
         self._client: Any = None
         self._run_id = ""
 
     def work(self) -> None:
-        """Runs until the spool is empty and ``closing`` is set."""
+        """Runs until the spool is empty and ``closing`` is set, or until ``given_up`` is."""
+        while not self.given_up.is_set():
+            closing = self.closing.is_set()
+            if self._deliver() and closing:
+                return
+            pause = self.given_up if closing else self.closing
+            pause.wait(self._config.flush_s)
+
+    def _deliver(self) -> bool:
+        """Send what there is; False where the server did not take it, which is said once."""
         from mlflow.exceptions import MlflowException
 
-        warned = False
-        while True:
-            last = self.closing.is_set()
-            try:
-                self._connect()
-                self._send()
-            except (MlflowException, OSError) as error:
-                if not warned:
-                    LOGGER.warning("MLflow at %s: %s; trying again", self.uri, str(error).splitlines()[0])
-                warned, last = True, False
-            if last:
-                return
-            self.closing.wait(self._config.flush_s)
-            if warned and self.closing.is_set():
-                time.sleep(min(1.0, self._config.flush_s))  # ``wait`` no longer waits; the server is away
+        try:
+            self._connect()
+            self._send()
+        except (MlflowException, OSError) as error:
+            if not self._warned:
+                LOGGER.warning("MLflow at %s: %s; trying again", self.uri, str(error).splitlines()[0])
+            self._warned = True
+            return False
+        return True
 
     def _connect(self) -> None:
         if self._run_id:

@@ -116,6 +116,8 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The lines of a metrics file, a torn last one left out."""
+    """The lines of a metrics file, a torn last one left out; none where there is no file."""
+    if not path.is_file():
+        return []
     text = path.read_text(encoding="utf-8")
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

@@ -23,7 +23,7 @@ from pipeline.engine import (
 )
 from pipeline.ranks import Rank, launch
 
-HEAVY = ("torch", "deepspeed")
+HEAVY = ("pipeline.engine", "diffusers")
 STEPS = 4
 OPTIONS = OptimizerConfig(warmup_steps=2)
 

@@ -1,0 +1,86 @@
+"""Cached embeddings: computed once, never stale, own faces only where they are good enough."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.records import F32, U8
+from pipeline.features import FeatureStore, Recogniser, embed_faces
+
+WIDTH = 6
+
+
+def embed(crops: U8) -> tuple[F32, F32]:
+    """Mean colour of the upper and lower half; a real function of the pixels, with a norm that grows with light."""
+    halves = crops.reshape(len(crops), 2, 56, 112, 3).mean((2, 3)).reshape(len(crops), WIDTH)
+    norms = np.linalg.norm(halves, axis=1)
+    return np.asarray(halves / norms[:, None], np.float32), np.asarray(norms, np.float32)
+
+
+RECOGNISER = Recogniser("colours", embed, "a" * 64, WIDTH, min_norm=100.0)
+
+
+def crop(level: int) -> U8:
+    image = np.full((112, 112, 3), level, np.uint8)
+    image[56:, :, 0] = 0
+    return image
+
+
+def faces() -> tuple[tuple[U8, ...], tuple[U8 | None, ...]]:
+    references = (
+        np.stack([crop(90), crop(120), crop(200)]),
+        np.stack([crop(60)]),
+        np.stack([crop(70), crop(80)]),
+    )
+    return references, (crop(150), None, crop(20))
+
+
+def test_each_slot_gets_its_own_and_padding_is_masked() -> None:
+    references, own = faces()
+    features = embed_faces(RECOGNISER, references, own)
+    assert features.references.shape == (3, 3, WIDTH)
+    assert features.reference_mask.tolist() == [[True] * 3, [True, False, False], [True, True, False]]
+    for slot, pictures in enumerate(references):
+        np.testing.assert_array_equal(features.references[slot, : len(pictures)], embed(pictures)[0])
+    assert not features.references[~features.reference_mask].any()
+    assert features.own_mask.tolist() == [True, False, False]  # none given; too dark to be recognised
+    np.testing.assert_array_equal(features.own[0], embed(crop(150)[None])[0][0])
+    assert not features.own[1:].any()
+
+
+def test_is_computed_once_and_read_back_equal(tmp_path: Path) -> None:
+    calls = []
+
+    def cut() -> tuple[tuple[U8, ...], tuple[U8 | None, ...]]:
+        calls.append(1)
+        return faces()
+
+    first = FeatureStore(tmp_path, RECOGNISER, "frames 3").get("b" * 64, cut)
+    again = FeatureStore(tmp_path, RECOGNISER, "frames 3").get("b" * 64, cut)
+    assert len(calls) == 1
+    for name, value in vars(first).items():
+        np.testing.assert_array_equal(getattr(again, name), value)
+
+
+@pytest.mark.parametrize("change", ["recogniser", "asked", "sample"])
+def test_nothing_stale_is_ever_used(change: str, tmp_path: Path) -> None:
+    FeatureStore(tmp_path, RECOGNISER, "frames 3").get("b" * 64, faces)
+    recogniser = replace(RECOGNISER, sha256="c" * 64) if change == "recogniser" else RECOGNISER
+    store = FeatureStore(tmp_path, recogniser, "frames 5" if change == "asked" else "frames 3")
+    with pytest.raises(ZeroDivisionError):  # it asks for the faces anew
+        store.get("d" * 64 if change == "sample" else "b" * 64, lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+
+
+def test_a_writer_that_dies_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
+    class Full(RuntimeError): ...
+
+    def broken(crops: U8) -> tuple[F32, F32]:
+        raise Full
+
+    with pytest.raises(Full):
+        FeatureStore(tmp_path, replace(RECOGNISER, embed=broken), "").get("b" * 64, faces)
+    assert not list(tmp_path.rglob("*.npz"))

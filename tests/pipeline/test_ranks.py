@@ -1,0 +1,90 @@
+"""Launching real processes: reports, failures named with what they wrote, signals passed on, nobody left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_prep.records import InputError
+from pipeline.ranks import EXIT_REQUEUE, Rank, RankFailedError, launch
+
+
+def report_place(rank: Rank, offset: int) -> int:
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
+    rank.report((rank.index + offset, rank.world, [os.environ[name] for name in names]))
+    return 0
+
+
+def test_ranks_know_their_place_and_share_one_port(tmp_path: Path) -> None:
+    reports: list[tuple[int, int, list[str]]] = []
+    assert launch(3, report_place, (10,), tmp_path, reports.append) == 0
+    reports.sort()
+    assert [report[:2] for report in reports] == [(10, 3), (11, 3), (12, 3)]
+    assert [report[2][:3] for report in reports] == [[str(k), "3", str(k)] for k in range(3)]
+    assert len({report[2][3] for report in reports}) == 1
+
+
+def one_crashes(rank: Rank) -> int:
+    rank.report(os.getpid())
+    if rank.index == 1:
+        sys.stderr.write("half a ton of lead\n")
+        sys.stderr.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    rank.stop.wait()  # for ever: nobody asks it to stop
+    return 0
+
+
+def test_a_killed_rank_is_named_with_its_last_words_and_the_others_are_ended(tmp_path: Path) -> None:
+    pids: list[int] = []
+    with pytest.raises(RankFailedError, match=r"rank 1 of 2 was killed by SIGKILL(.|\n)*half a ton of lead"):
+        launch(2, one_crashes, (), tmp_path, pids.append)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def raises(rank: Rank, error: type[Exception]) -> int:
+    raise error("data.shards: bad")
+
+
+def test_an_error_of_the_input_comes_through_as_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^data\.shards: bad$"):
+        launch(1, raises, (InputError,), tmp_path, lambda _: None)
+
+
+def test_a_bug_shows_its_traceback(tmp_path: Path) -> None:
+    with pytest.raises(RankFailedError, match=r"exited with code 1(.|\n)*KeyError: 'data.shards: bad'"):
+        launch(1, raises, (KeyError,), tmp_path, lambda _: None)
+
+
+def wait_to_be_stopped(rank: Rank) -> int:
+    rank.report("ready")
+    return EXIT_REQUEUE if rank.stop.wait(60) else 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_signals_to_the_launcher_reach_the_ranks(number: signal.Signals, tmp_path: Path) -> None:
+    before = signal.getsignal(number)
+    code = launch(2, wait_to_be_stopped, (), tmp_path, lambda _: os.kill(os.getpid(), number))
+    assert code == EXIT_REQUEUE
+    assert signal.getsignal(number) == before
+
+
+def test_ctrl_c_lets_the_ranks_end_in_order(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        launch(2, wait_to_be_stopped, (), tmp_path, lambda _: os.kill(os.getpid(), signal.SIGINT))
+
+
+def test_a_launchers_environment_makes_a_rank_or_says_what_is_missing() -> None:
+    environment = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    rank = Rank.from_environment(environment, lambda _: None)
+    assert (rank.index, rank.world, rank.local) == (3, 4, 1)
+    for number, handler in zip((signal.SIGTERM, signal.SIGUSR1), before, strict=True):
+        signal.signal(number, handler)
+    with pytest.raises(InputError, match="LOCAL_RANK, MASTER_PORT"):
+        Rank.from_environment({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a"}, lambda _: None)

@@ -1,0 +1,63 @@
+"""One writer per run folder; a run goes on only with what it was started with; metrics hold each step once."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from data_prep.records import InputError
+from pipeline.run_folder import MetricsFile, claimed, open_run, read_metrics
+
+
+def try_to_claim(folder: Path, answers) -> None:  # type: ignore[no-untyped-def]
+    try:
+        with claimed(folder):
+            answers.put("claimed")
+    except InputError as error:
+        answers.put(str(error))
+
+
+def test_a_second_process_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    answers = context.Queue()
+    with claimed(tmp_path / "run"):
+        other = context.Process(target=try_to_claim, args=(tmp_path / "run", answers))
+        other.start()
+        assert "another castbank train" in answers.get(timeout=60)
+        other.join()
+    with claimed(tmp_path / "run"):
+        pass
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(InputError, match="is a file"), claimed(tmp_path / "run"):
+        pass
+
+
+def test_goes_on_only_with_the_same_configuration_and_data(tmp_path: Path) -> None:
+    was = {"seed": "0", "num_steps": "10", "data.num_workers": "1", "tracking.uri": ""}
+    first = open_run(tmp_path, "seed: 0\n", was, {}, "data")
+    free = was | {"data.num_workers": "4", "tracking.uri": "http://elsewhere"}
+    assert open_run(tmp_path, "seed: 0\nmore: 1\n", free, was, "data") == first
+    assert (tmp_path / "config.yaml").read_text() == "seed: 0\nmore: 1\n"
+    with pytest.raises(InputError, match=r"num_steps \(was 10, is 20\); seed \(was 0, is 1\)"):
+        open_run(tmp_path, "", was | {"seed": "1", "num_steps": "20"}, was, "data")
+    with pytest.raises(InputError, match="other shards"):
+        open_run(tmp_path, "", was, was, "other")
+
+
+def test_metrics_after_a_resume_hold_each_step_once(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert read_metrics(path) == []
+    first = MetricsFile(path)
+    for step in (1, 2, 3, 4):
+        first.append(step, {"loss": float(step)})
+    with path.open("a") as stream:
+        stream.write('{"step": 5, "lo')  # the process died here
+    again = MetricsFile(path)
+    again.append(3, {"loss": 30.0})
+    again.append(4, {"loss": 40.0})
+    assert [(line["step"], line["loss"]) for line in read_metrics(path)] == [(1, 1), (2, 2), (3, 30), (4, 40)]
