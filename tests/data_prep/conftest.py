@@ -37,9 +37,9 @@ def read_numbers() -> Callable[[Any], list[int]]:
     return numbers_in
 
 
-@pytest.fixture
-def make_video(tmp_path: Path) -> VideoMaker:
-    """Writes ``name`` with frames numbered from 0; ``pts`` in units of 1/1000 s (default: 25 a second)."""
+@pytest.fixture(scope="session")
+def make_video(tmp_path_factory: pytest.TempPathFactory) -> VideoMaker:
+    """Writes ``name`` into a folder of its own with frames numbered from 0; ``pts`` in units of 1/1000 s (default: 25 a second)."""
 
     def write(
         *,
@@ -56,7 +56,8 @@ def make_video(tmp_path: Path) -> VideoMaker:
         import av
 
         images = images if images is not None else [numbered_frame(n) for n in range(num_frames)]
-        with av.open(str(tmp_path / name), "w", options=container or {}) as out:
+        path = tmp_path_factory.mktemp("video") / name
+        with av.open(str(path), "w", options=container or {}) as out:
             stream = out.add_stream(codec, rate=Fraction(25))
             stream.height, stream.width, stream.pix_fmt = *images[0].shape[:2], "yuv420p"
             stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
@@ -72,6 +73,6 @@ def make_video(tmp_path: Path) -> VideoMaker:
                 frame.time_base = Fraction(1, 1000)
                 out.mux(stream.encode(frame))
             out.mux(stream.encode(None))
-        return tmp_path / name
+        return path
 
     return write
