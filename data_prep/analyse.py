@@ -23,10 +23,13 @@ from data_prep.records import F32, F64, I32, U8, AnalysedClip, Clip, Decision, F
 from data_prep.shots import CutDetector, shots_between
 from data_prep.sightings import Crop, Sighting, Sightings
 from data_prep.tracks import FaceTracker, iou
-from data_prep.windows import Framing, Recorded, WindowRecorder
+from data_prep.windows import Framing, Recorded, WindowRecorder, unevenness
 
 SHARP_ENOUGH = 100.0
 """Variance of a crop's Laplacian from which more sharpness makes no better reference."""
+
+MAX_UNEVENNESS = 0.5
+"""A window whose time steps deviate from their median by more than half a step shows motion that never was."""
 
 
 def analyse(clip: Clip, config: PrepareConfig) -> AnalysedClip:
@@ -50,29 +53,35 @@ def _analysed(clip: Clip, config: PrepareConfig, found: Probe) -> AnalysedClip:
     times_s = []
     for chunk in iter_frames(found.path, decode.long_side_px, decode.max_chunk_bytes, found.reader):
         if watch is None:
-            watch = _Watch(clip.id, config, chunk.frames.shape[2], chunk.frames.shape[1], found.fps)
+            watch = _Watch(clip.id, config, found.times_s, (chunk.frames.shape[2], chunk.frames.shape[1]))
         for at, image in enumerate(chunk.frames):
             watch.see(chunk.start + at, image)
         times_s.append(chunk.times_s)
-    num_frames = sum(map(len, times_s))
-    if watch is None or num_frames != found.num_frames:
-        raise UnusableError("unreadable", f"{num_frames} frames decoded", f"the header's {found.num_frames}")
-    watch.finish_shot(num_frames)
-    return watch.analysed(clip, np.concatenate(times_s), found)
+    _check_times(np.concatenate(times_s) if times_s else np.zeros(0), found.times_s)
+    assert watch is not None  # a probed file has a frame
+    watch.finish_shot(found.num_frames)
+    return watch.analysed(clip, found)
+
+
+def _check_times(read_s: F64, probed_s: F64) -> None:
+    """Raises UnusableError unless the reader gave every frame of the file with the time that its packet has."""
+    if len(read_s) != len(probed_s):
+        raise UnusableError("unreadable", f"{len(read_s)} frames decoded", f"the file's {len(probed_s)}")
+    off_s = float(np.abs(read_s - probed_s).max())
+    if off_s > 1e-3:
+        raise UnusableError("unreadable", f"frame times off by {off_s:.3f} s", "0.001 s")
 
 
 class _Watch:
     """What is known of a clip so far, while its frames pass by."""
 
-    def __init__(
-        self, clip_id: str, config: PrepareConfig, width_px: int, height_px: int, fps: float
-    ) -> None:
+    def __init__(self, clip_id: str, config: PrepareConfig, times_s: F64, size_px: tuple[int, int]) -> None:
         faces = config.faces
         self._clip_id, self._config = clip_id, config
-        self._size_px = (width_px, height_px)
+        self._times_s, self._size_px = times_s, size_px
         self._faces = analyser_for(faces.pack, (faces.det_width, faces.det_height))
-        self._framing = Framing.of(width_px, height_px, config.windows)
-        self._recorder = WindowRecorder(self._framing, config.windows, fps)
+        self._framing = Framing.of(*size_px, config.windows)
+        self._recorder = WindowRecorder(self._framing, config.windows, times_s)
         self._cuts = CutDetector(config.shots.threshold)
         self._tracker = FaceTracker(
             config.tracks, faces.detect_every, faces.embed_every, config.link.min_norm
@@ -160,30 +169,38 @@ class _Watch:
     ) -> None:
         self._decisions.append(Decision(item, kind, "dropped", "analyse", rule, value, limit))
 
-    def analysed(self, clip: Clip, times_s: F64, found: Probe) -> AnalysedClip:
+    def analysed(self, clip: Clip, found: Probe) -> AnalysedClip:
         """The whole clip, once its last shot is finished."""
         if not self._tracks:
             self._drop(clip.id, "clip", "no_face", "0 tracks", "at least 1")
-        windows = []
-        for index, (shot, recorded) in enumerate(self._recorded if self._tracks else []):
-            seen = [t for t in self._tracks if np.isin(t.frames, recorded.frames).any()]
-            if seen:
-                ids, labels = tuple(t.id for t in seen), track_map(seen, recorded.frames, self._framing)
-                windows.append(Window(index, shot, recorded.frames, recorded.mp4, labels, ids))
-            else:
-                self._drop(f"{clip.id}-w{index:03d}", "window", "no_face", "0 tracks", "at least 1")
+        recorded = enumerate(self._recorded if self._tracks else [])
+        windows = [self._window(index, shot, window) for index, (shot, window) in recorded]
         return AnalysedClip(
             clip=clip,
             width_px=self._size_px[0],
             height_px=self._size_px[1],
-            times_s=times_s,
-            shots=shots_between(self._starts[1:], len(times_s)),
+            times_s=found.times_s,
+            shots=shots_between(self._starts[1:], found.num_frames),
             tracks=tuple(self._tracks),
-            windows=tuple(windows),
+            windows=tuple(window for window in windows if window is not None),
             decisions=tuple(self._decisions),
             decoder=found.reader,
             fingerprint=found.fingerprint,
         )
+
+    def _window(self, index: int, shot: int, recorded: Recorded) -> Window | None:
+        """The window with its label map, or None and a Decision."""
+        window_id = f"{self._clip_id}-w{index:03d}"
+        uneven = unevenness(self._times_s[recorded.frames])
+        if uneven > MAX_UNEVENNESS:
+            self._drop(window_id, "window", "uneven_rate", f"{uneven:.2f}", f"{MAX_UNEVENNESS:g}")
+            return None
+        seen = [t for t in self._tracks if np.isin(t.frames, recorded.frames).any()]
+        if not seen:
+            self._drop(window_id, "window", "no_face", "0 tracks", "at least 1")
+            return None
+        labels = track_map(seen, recorded.frames, self._framing)
+        return Window(index, shot, recorded.frames, recorded.mp4, labels, tuple(t.id for t in seen))
 
 
 def _sighting(frame: int, face: SeenFace, measured: MeasuredFace | None) -> Sighting:

@@ -46,10 +46,15 @@ def iter_frames(
     return READERS[name](path, long_side_px, max_chunk_bytes)
 
 
-def working_size(width_px: int, height_px: int, long_side_px: int) -> tuple[int, int]:
+def working_size(width_px: float, height_px: float, long_side_px: int) -> tuple[int, int]:
     """(width, height) at which frames are analysed: even, never enlarged, the longer side ≤ ``long_side_px``."""
     scale = min(1.0, long_side_px / max(width_px, height_px))
     return max(2, round(width_px * scale / 2) * 2), max(2, round(height_px * scale / 2) * 2)
+
+
+def _shown_size(stream: Any) -> tuple[float, float]:
+    """(width, height) in square pixels; a file whose pixels are not square is stretched sideways."""
+    return stream.width * float(stream.sample_aspect_ratio or 1), stream.height
 
 
 def read_with_decord(path: Path, long_side_px: int, max_chunk_bytes: int) -> Iterator[Chunk]:
@@ -62,7 +67,7 @@ def read_with_decord(path: Path, long_side_px: int, max_chunk_bytes: int) -> Ite
     import decord
 
     with opened(path) as stream:
-        width_px, height_px = working_size(stream.width, stream.height, long_side_px)
+        width_px, height_px = working_size(*_shown_size(stream), long_side_px)
     most = max(1, max_chunk_bytes // (width_px * height_px * 3))
     try:
         video = _decord_reader(path, width_px, height_px)
@@ -128,7 +133,7 @@ def _images(path: Path, long_side_px: int) -> Iterator[tuple[U8, float]]:
     """(u8[H,W,3], seconds from the first frame) of every frame in order of presentation."""
     first_s = None
     with opened(path) as stream:
-        width_px, height_px = working_size(stream.width, stream.height, long_side_px)
+        width_px, height_px = working_size(*_shown_size(stream), long_side_px)
         for number, frame in enumerate(stream.container.decode(stream)):
             if frame.is_corrupt or frame.pts is None:
                 raise UnusableError("unreadable", f"frame {number} is damaged", "whole frames")

@@ -9,7 +9,7 @@ import numpy as np
 
 from data_prep.config import WindowConfig
 from data_prep.encode import encode_mp4
-from data_prep.records import F32, I32, U8
+from data_prep.records import F32, F64, I32, U8
 
 
 def window_starts(num_frames: int, config: WindowConfig) -> range:
@@ -26,6 +26,12 @@ def open_starts(offset: int, config: WindowConfig) -> list[int]:
 def _reach(config: WindowConfig) -> int:
     """Frames from a window's first to its last, both counted."""
     return (config.num_frames - 1) * config.stride + 1
+
+
+def unevenness(times_s: F64) -> float:
+    """Greatest deviation of a window's time steps from their median, as a share of it; 0 at a constant rate."""
+    steps_s = np.diff(times_s)
+    return float(np.abs(steps_s / np.median(steps_s) - 1).max())
 
 
 @dataclass(frozen=True)
@@ -76,10 +82,11 @@ class Recorded:
 class WindowRecorder:
     """Encodes every window of a shot as soon as its last frame passes, so that only open windows are held."""
 
-    def __init__(self, framing: Framing, config: WindowConfig, clip_fps: float) -> None:
+    def __init__(self, framing: Framing, config: WindowConfig, times_s: F64) -> None:
+        """times_s: f64[F] presentation time of each of the clip's frames, for the windows' own rates."""
         self._framing = framing
         self._config = config
-        self._fps = clip_fps / config.stride
+        self._times_s = times_s
         self._open: dict[int, list[U8]] = {}
 
     def see(self, frame: int, offset: int, image: U8) -> tuple[bool, list[Recorded]]:
@@ -99,4 +106,5 @@ class WindowRecorder:
 
     def _recorded(self, first: int, images: list[U8]) -> Recorded:
         frames = (first + np.arange(len(images)) * self._config.stride).astype(np.int32)
-        return Recorded(frames, encode_mp4(np.stack(images), self._fps))
+        span_s = float(self._times_s[frames[-1]] - self._times_s[frames[0]])
+        return Recorded(frames, encode_mp4(np.stack(images), (len(frames) - 1) / span_s))

@@ -39,7 +39,7 @@ def read_numbers() -> Callable[[Any], list[int]]:
 
 @pytest.fixture(scope="session")
 def make_video(tmp_path_factory: pytest.TempPathFactory) -> VideoMaker:
-    """Writes ``name`` into a folder of its own with frames numbered from 0; ``pts`` in units of 1/1000 s (default: 25 a second)."""
+    """Writes ``name`` into a folder of its own, its frames numbered from 0; ``pts`` in ms (default: every 40)."""
 
     def write(
         *,
@@ -51,6 +51,7 @@ def make_video(tmp_path_factory: pytest.TempPathFactory) -> VideoMaker:
         rotation_deg: int = 0,
         container: dict[str, str] | None = None,
         transfer: int | None = None,
+        pixel_aspect: Fraction | None = None,
         **options: str,
     ) -> Path:
         import av
@@ -65,6 +66,8 @@ def make_video(tmp_path_factory: pytest.TempPathFactory) -> VideoMaker:
             stream.options = {"g": "24", **options}
             if transfer is not None:
                 stream.codec_context.color_trc = transfer
+            if pixel_aspect is not None:
+                stream.codec_context.sample_aspect_ratio = pixel_aspect
             if rotation_deg:
                 stream.set_display_rotation(rotation_deg)
             for number, image in enumerate(images):

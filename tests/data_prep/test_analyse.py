@@ -146,6 +146,16 @@ def test_a_broken_file_is_dropped_with_its_rule(kept, make_video):
     assert decision.rule == ("truncated" if kept else "unreadable")
 
 
+def test_windows_of_uneven_time_are_dropped(face_home, make_video, group):
+    pts = [n * 40 for n in range(14)] + [520 + n * n * 60 for n in range(1, 15)]
+    analysed = analyse(clip_of(make_video(images=panned(group, 28, 0.5), pts=pts)), SMALL)
+    assert [w.frames[0] for w in analysed.windows] == [0]
+    assert [(d.item, d.rule) for d in analysed.decisions if d.kind == "window"] == [
+        ("made-w001", "uneven_rate")
+    ]
+    np.testing.assert_allclose(analysed.times_s * 1000, pts, atol=1e-6)
+
+
 def test_two_people_who_cross_keep_one_track_each(footage):
     """The crossing of the demo footage, against its ground truth."""
     with np.load(footage / "truth" / "cafe-03.npz") as truth:

@@ -1,5 +1,7 @@
 """Readers against the frame numbers painted into made videos, and against each other."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -59,6 +61,12 @@ def test_rotation_is_applied(make_video):
     frames, _ = read(make_video(images=images, rotation_deg=90))
     assert frames.shape == (4, 192, 96, 3)
     assert frames[0, 100:].mean() > 240 and frames[0, :90].mean() < 15
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_pixels_become_square(reader, make_video, read_numbers):
+    frames, _ = read(make_video(num_frames=3, pixel_aspect=Fraction(4, 3)), reader)
+    assert frames.shape == (3, 96, 256, 3) and read_numbers(frames) == [0, 1, 2]
 
 
 def test_chunks_end_before_key_frames(make_video):

@@ -1,13 +1,15 @@
 """Which frames become windows, what they look like, and that only open windows are held."""
 
+import io
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 
 from data_prep.config import WindowConfig
 from data_prep.decode import decode_mp4
-from data_prep.windows import Framing, WindowRecorder, open_starts, window_starts
+from data_prep.windows import Framing, WindowRecorder, open_starts, unevenness, window_starts
 
 SMALL = WindowConfig(num_frames=5, stride=2, hop=10, width_px=32, height_px=16)
 
@@ -31,7 +33,7 @@ def test_open_starts_are_those_whose_window_holds_the_frame(hop, stride):
 @pytest.mark.parametrize("hop", [4, 10])
 def test_the_recorder_keeps_the_windows_that_fit_and_none_across_a_cut(hop):
     config = replace(SMALL, hop=hop)
-    recorder = WindowRecorder(Framing.of(64, 32, config), config, 25.0)
+    recorder = WindowRecorder(Framing.of(64, 32, config), config, np.arange(40) / 25)
     recorded = []
     for frame in range(40):
         if frame == 21:
@@ -64,3 +66,23 @@ def test_points_land_where_the_picture_lands(size):
     assert small.shape == (96, 160)
     area = (160 - corner[0]) * (96 - corner[1])
     assert small.sum() == pytest.approx(area, rel=0.01)
+
+
+def test_a_window_plays_at_its_own_rate():
+    times_s = np.concatenate([np.arange(20) / 50, 0.4 + np.arange(20) / 10])
+    recorder = WindowRecorder(Framing.of(64, 32, SMALL), SMALL, times_s)
+    image = np.zeros((32, 64, 3), np.uint8)
+    recorded = [r for frame in range(40) for r in recorder.see(frame, frame, image)[1]]
+    rates = []
+    for window in recorded:
+        with av.open(io.BytesIO(window.mp4)) as container:
+            rates.append(float(container.streams.video[0].average_rate))
+    assert rates == pytest.approx([25, 25, 5, 5])
+
+
+@pytest.mark.parametrize(
+    ("times_s", "expected"),
+    [([0, 1, 2, 3], 0), ([0, 1, 2, 4], 1), ([0, 1, 2, 2.5], 0.5), ([0, 0.9, 2, 3], 0.1)],
+)
+def test_unevenness(times_s, expected):
+    assert unevenness(np.array(times_s, float)) == pytest.approx(expected)
