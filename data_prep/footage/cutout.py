@@ -66,8 +66,7 @@ def cut_out(take: Take, media: Media, finder: FaceFinder, matte: Matte) -> Cutou
     """
     images = _pictures(take, media)
     ovals = np.stack([_ovals(image, take, finder) for image in images])
-    opacity = {"matte": lambda image: _body(image, matte), "panel": _screen, "whole": _everything}[take.cut]
-    rgba = np.stack([_with_opacity(image, opacity(image)) for image in images])
+    rgba = np.stack([_with_opacity(image, _opacity(image, take, matte)) for image in images])
     return Cutout(rgba, ovals.astype(np.float32))
 
 
@@ -92,25 +91,27 @@ def _ovals(image: U8, take: Take, finder: FaceFinder) -> F32:
     return np.asarray(ovals, np.float32)
 
 
-def _body(image: U8, matte: Matte) -> F32:
-    """The person, faded where the picture cuts the body off at its sides."""
-    alpha = matte(image)
-    width = alpha.shape[1]
+def _opacity(image: U8, take: Take, matte: Matte) -> F32:
+    """f32[H,W]: 1 where the picture is to be seen. A body that runs out of the picture fades at its sides."""
+    height, width = image.shape[:2]
+    if take.cut in {"panel", "whole"}:
+        return np.ones((height, width), np.float32)
     ramp = np.minimum(np.arange(width), np.arange(width)[::-1]) / (FEATHER * width)
-    return np.asarray(alpha * np.clip(ramp, 0, 1)[None], np.float32)
+    alpha = matte(image) * np.clip(ramp, 0, 1)[None]
+    if take.cut == "blue_screen":
+        alpha = alpha * np.clip((50 - _blueness(image)) / 40, 0, 1)
+    return np.asarray(alpha, np.float32)
 
 
-def _screen(image: U8) -> F32:
-    return np.ones(image.shape[:2], np.float32)
-
-
-_everything = _screen
+def _blueness(image: U8) -> F32:
+    """f32[H,W]: by how much blue, of 255, exceeds the stronger of the other channels."""
+    red, green, blue = cv2.split(image)
+    return np.asarray(cv2.subtract(blue, cv2.max(red, green)), np.float32)
 
 
 def _with_opacity(image: U8, alpha: F32) -> U8:
     """u8[H,W,4], with blue-screen spill taken out of half-covered pixels."""
     colour = image.astype(np.float32)
     edge = (alpha > 0) & (alpha < 1)
-    limit = np.maximum(colour[..., 0], colour[..., 1])
-    colour[..., 2] = np.where(edge, np.minimum(colour[..., 2], limit), colour[..., 2])
+    colour[..., 2] -= np.where(edge, _blueness(image), 0)
     return np.dstack([colour * alpha[..., None], alpha * 255]).round().astype(np.uint8)

@@ -92,9 +92,9 @@ _LAUNCH = (
                 LENGTH,
                 "launch",
                 (
-                    Actor("martin-6", still(200, 322, 165)),
+                    Actor("martin-6", still(200, 338, 165)),
                     Actor("bruno-1", still(480, 328, 168, -16), sway_deg=14, phase=0.5),
-                    Actor("toby-3", still(765, 335, 168), sway_deg=13, phase=0.1),
+                    Actor("toby-3", still(765, 358, 168), sway_deg=13, phase=0.1),
                 ),
                 DESK_PX,
             ),
@@ -241,7 +241,7 @@ _WALL = (
                 "street",
                 (
                     Actor("victor-4", still(200, 318, 165)),
-                    Actor("toby-1", still(470, 335, 168, 16), sway_deg=14, phase=0.55),
+                    Actor("toby-1", still(470, 358, 168, 16), sway_deg=14, phase=0.55),
                     Actor("oscar-3", still(735, 306, 168)),
                 ),
                 DESK_PX,
