@@ -68,10 +68,10 @@ class _Attempt(Generic[T]):
 
 
 class Workers:
-    """A Ray that is started at the first use, or the one that RAY_ADDRESS names; a context manager.
+    """Ray, as a context manager: the caller's if it has one, else the one that RAY_ADDRESS names, else our own.
 
-    num_workers: tasks at once; 0 is one per core. A Ray of our own gets a folder of its own under the system's
-    temporary folder and leaves no process and no file behind.
+    num_workers: tasks at once; 0 is one per core. A Ray of our own starts at the first use, keeps its files in a
+    new folder under the system's temporary folder, and leaves no process and no file behind.
     """
 
     def __init__(self, num_workers: int) -> None:
@@ -102,7 +102,8 @@ class Workers:
         """
         import ray
 
-        self._start()
+        if tasks:
+            self._start()
         remote = ray.remote(num_cpus=1, max_retries=0, max_calls=CALLS_PER_WORKER)(_run_logged)
         waiting = deque((task, 1) for task in tasks)
         running: dict[Any, _Attempt[T]] = {}
@@ -121,15 +122,15 @@ class Workers:
                     yield attempt.task, result
 
     def _start(self) -> None:
-        if self._started:
-            return
-        address = os.environ.get("RAY_ADDRESS")
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else a token may be made that later clients lack
         import ray
 
+        address = os.environ.get("RAY_ADDRESS")
+        if ray.is_initialized():
+            return
         if address:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         else:
+            os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else a token is made that later clients lack
             self._folder = Path(tempfile.mkdtemp(prefix="castbank-ray-"))
             ray.init(
                 num_cpus=self.num_workers,
@@ -178,7 +179,8 @@ def _result(reference: Any, attempt: _Attempt[Any], limits: Limits) -> Any:
         cause = error.cause if isinstance(error.cause, BaseException) else error
         if isinstance(cause, InputError) or _disk_is_full(cause):
             raise cause from error
-        failure = Failure(type(cause).__name__, f"{cause}\n{error.traceback_str}", attempt.number)
+        trace = str(error).partition("\n")[2]  # its first line names process and host
+        failure = Failure(type(cause).__name__, trace.rstrip(), attempt.number)
     except (TaskCancelledError, GetTimeoutError):
         failure = Failure("TimeoutError", f"more than {limits.timeout_s:g} s", attempt.number)
     except RayError as error:
@@ -192,7 +194,11 @@ def _disk_is_full(error: BaseException) -> bool:
 
 
 def _tail(log: Path) -> str:
-    if not log.is_file():
-        return "the process died and wrote nothing"
-    text = log.read_bytes().decode(errors="replace").strip()
+    """The end of what a dead process wrote; from the fatal error on where Python's fault handler named one,
+    without its list of every loaded module."""
+    text = log.read_bytes().decode(errors="replace") if log.is_file() else ""
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("Extension modules:")).strip()
+    before, fatal, after = text.rpartition("Fatal Python error")
+    if fatal:
+        text = (before[-STDERR_TAIL // 2 :] + fatal + after)[:STDERR_TAIL]
     return text[-STDERR_TAIL:] or "the process died and wrote nothing"

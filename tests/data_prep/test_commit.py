@@ -1,0 +1,87 @@
+"""Commits interrupted at every step: what stands there is the old, the new, or recognisably unfinished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data_prep.commit import NEXT, WORK, clear, publish, sole_user, whole_folder
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def read(folder: Path) -> dict[str, str]:
+    places = [
+        p for p in folder.rglob("*") if p.is_file() and p.relative_to(folder).parts[0] not in (WORK, NEXT)
+    ]
+    return {str(p.relative_to(folder)): p.read_text() for p in places}
+
+
+OLD = {"a.tar": "1", "b.tar": "1", "index.jsonl": "1", "faces/tracks.npz": "1", "manifest.json": "1"}
+NEW = {"a.tar": "2", "c.tar": "2", "index.jsonl": "2", "faces/tracks.npz": "2", "manifest.json": "2"}
+
+
+def test_a_new_generation_replaces_the_old_and_leaves_other_files(tmp_path: Path) -> None:
+    write(tmp_path, {**OLD, "config.yaml": "mine", "report.html": "mine", f"{WORK}/x/y": "work"})
+    write(tmp_path / NEXT, NEW)
+    publish(tmp_path)
+    assert read(tmp_path) == {**NEW, "config.yaml": "mine", "report.html": "mine"}
+    assert not (tmp_path / NEXT).exists()
+    assert (tmp_path / WORK / "x" / "y").exists()
+
+
+@pytest.mark.parametrize("step", range(9))
+def test_interrupted_anywhere_the_manifest_never_stands_beside_other_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    write(tmp_path, OLD)
+    write(tmp_path / NEXT, NEW)
+    left = [step]
+
+    def stop_at(real: object) -> object:
+        def act(self: Path, *args: object, **kwargs: object) -> object:
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return real(self, *args, **kwargs)  # type: ignore[operator]
+
+        return act
+
+    for name in ("replace", "unlink"):
+        monkeypatch.setattr(Path, name, stop_at(getattr(Path, name)))
+    try:
+        publish(tmp_path)
+    except KeyboardInterrupt:
+        assert read(tmp_path) == OLD or "manifest.json" not in read(tmp_path)
+        monkeypatch.undo()
+        clear(tmp_path)
+        write(tmp_path / NEXT, NEW)
+        publish(tmp_path)
+    assert read(tmp_path) == NEW
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    final = tmp_path / "done"
+    with pytest.raises(RuntimeError), whole_folder(final) as aside:
+        write(aside, {"half": "x"})
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with whole_folder(final) as aside:
+        write(aside, {"a/b": "x"})
+        assert not final.exists()
+    assert read(final) == {"a/b": "x"}
+    with whole_folder(final) as aside:
+        write(aside, {"a/b": "later"})
+    assert read(final) == {"a/b": "x"}
+
+
+def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:
+    write(tmp_path, {f"{WORK}/.aside-clip-1/half": "x", f"{NEXT}/a.tar": "x", f"{WORK}/clip/whole": "x"})
+    with sole_user(tmp_path):
+        assert not (tmp_path / NEXT).exists()
+        assert [p.name for p in sorted((tmp_path / WORK).iterdir())] == ["clip", "lock"]
