@@ -25,7 +25,6 @@ References are a folder (anna/*.png or anna.png: pictures that show her face), p
   castbank evaluate seeds/*.mp4 --references shards/ --layout layout.png"""
 
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-MAX_REFERENCES = 16  # per character; the mean of more does not move
 
 
 @dataclass(frozen=True)
@@ -99,27 +98,15 @@ def load_references(folder: Path) -> References:
 
 
 def _from_shards(folder: Path) -> dict[str, U8]:
+    """The faces that enrolment would choose: at most five of each character, spread over yaw."""
     import numpy as np
 
     from data_prep.shards import ShardSet
+    from pipeline.identity.enrol import gather_references
 
-    found: dict[str, dict[tuple[str, str, int], U8]] = {}
     shards = ShardSet.open(folder)
-    for index in range(len(shards)):
-        sample = shards.read(index)
-        for member, notes, images in zip(
-            sample.note.cast, sample.note.references, sample.references, strict=True
-        ):
-            faces = found.setdefault(member.character_id, {})
-            faces |= {(n.clip_id, n.track_id, n.frame): image for n, image in zip(notes, images, strict=True)}
-    spread = {name: [faces[key] for key in sorted(faces)] for name, faces in found.items()}
-    return {
-        name: np.stack(
-            [faces[i] for i in np.linspace(0, len(faces) - 1, min(len(faces), MAX_REFERENCES)).astype(int)]
-        )
-        for name, faces in sorted(spread.items())
-        if faces
-    }
+    found = gather_references(shards.read(index) for index in range(len(shards)))
+    return {name: np.stack([image for _, image in one.chosen()]) for name, one in sorted(found.items())}
 
 
 def _from_bank(folder: Path) -> References:
@@ -165,15 +152,15 @@ def _from_pictures(folder: Path) -> dict[str, U8]:
 
 
 def _cast(video: Path, given: str | None, references: References) -> tuple[str, ...]:
-    """Who should be in the video: as given, as its note says, or everybody."""
-    if given is not None:
-        return tuple(name.strip() for name in given.split(",") if name.strip())
+    """Who should be in the video: as given, as its note says, or everybody; each with references."""
+    cast = tuple(references.galleries[0].faces)
     note = video.with_suffix(".json")
-    if note.is_file():
-        cast = json.loads(note.read_text(encoding="utf-8")).get("cast")
-        if cast:
-            return tuple(cast)
-    return tuple(references.galleries[0].faces)
+    if given is not None:
+        cast = tuple(name.strip() for name in given.split(",") if name.strip())
+    elif note.is_file():
+        cast = tuple(json.loads(note.read_text(encoding="utf-8")).get("cast") or cast)
+    references.galleries[0].means(cast)  # raises where someone has no references, before the videos are read
+    return cast
 
 
 def _read_layout(path: Path) -> U8:
@@ -191,18 +178,18 @@ def _evaluate(
 ) -> Evaluation:
     from data_prep.decode import iter_frames
     from data_prep.faces import analyser_for
-    from data_prep.probe import UnusableError
+    from data_prep.probe import UnusableError, probe
     from jobs.progress import ProgressBar
     from pipeline.evaluate import judge, see
 
     seen = []
     try:
+        total = probe(video).num_frames
         with ProgressBar() as progress:
             for chunk in iter_frames(video, max_chunk_bytes=64 * 1024**2):
                 taken = chunk.frames[-chunk.start % every :: every]
                 seen += see(taken, analyser_for())
-                done = chunk.start + len(chunk.frames)
-                progress(video.name, done, done)
+                progress(video.name, chunk.start + len(chunk.frames), total)
     except UnusableError as error:
         raise InputError(f"{video}: {error}; give a whole video file.") from error
     return judge(seen, references.galleries, cast, layout)

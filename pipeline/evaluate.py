@@ -35,18 +35,19 @@ class Gallery:
     pack: str
     faces: Mapping[str, F32]
 
-    def similarity(self, embeddings: F32, cast: Sequence[str]) -> F64:
-        """Cosine f64[n,N] of n unit embeddings to the unit mean of each cast member's references.
-
-        Raises InputError for a member without references.
-        """
+    def means(self, cast: Sequence[str]) -> F64:
+        """The unit mean f64[N,D] of each member's references. Raises InputError for one without any."""
         means = []
         for name in cast:
             if name not in self.faces or len(self.faces[name]) == 0:
                 raise InputError(f"--cast: no reference face of {name!r}; there are {', '.join(self.faces)}.")
             total = self.faces[name].astype(np.float64).sum(0)
             means.append(total / np.linalg.norm(total))
-        return np.asarray(embeddings.astype(np.float64) @ np.stack(means).T)
+        return np.asarray(means, np.float64)
+
+    def similarity(self, embeddings: F32, cast: Sequence[str]) -> F64:
+        """Cosine f64[n,N] of n unit embeddings to the mean of each member's references."""
+        return np.asarray(embeddings.astype(np.float64) @ self.means(cast).T)
 
 
 def gallery(pack: str, crops: Mapping[str, U8]) -> Gallery:
