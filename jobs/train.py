@@ -16,7 +16,7 @@ from data_prep.records import InputError
 from jobs import config as configs
 from jobs import knobs
 from jobs.progress import ProgressBar
-from pipeline.config import TrainConfig
+from pipeline.config import ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
     from pipeline.data import Samples
@@ -79,8 +79,24 @@ def check(config: TrainConfig) -> None:
     for key in AT_LEAST_ONE:
         if int(values[key]) < 1:
             raise InputError(f"{key}={values[key]}: must be at least 1")
-    if config.model.identity.embedding_dim < 1 or not config.run:
-        raise InputError("run= must name a folder")
+    if config.base:
+        check_base(config)
+
+
+def check_base(config: TrainConfig) -> None:
+    """Raise InputError for a base that is no export, or one of another family or identity network."""
+    found = Path(config.base) / "model.yaml"
+    if not found.is_file():
+        raise InputError(f"base {config.base!r}: no {found.name} there; give the export folder of a run")
+    before, now = (configs.flat(model) for model in (configs.load(ModelConfig, found, []), config.model))
+    same = [key for key in now if key.startswith(("family.", "identity."))]
+    changed = [
+        f"model.{key} (base {before[key]}, here {now[key]})" for key in same if before[key] != now[key]
+    ]
+    if changed:
+        raise InputError(
+            f"base {config.base!r} is another model: {'; '.join(changed)}; take the base's values"
+        )
 
 
 def recogniser_of(config: TrainConfig) -> Recogniser:
@@ -171,24 +187,11 @@ def tracked_run(config: TrainConfig, samples: Samples, run_id: str) -> TrackedRu
 
 
 def build(config: TrainConfig) -> DiffusionObjective:
-    """The objective of a run, what is trained in it set, every rank the same.
-
-    Raises:
-        InputError: the base is no export, or one of another family or identity network.
-    """
+    """The objective of a run, what is trained in it set; the same on every rank."""
     from pipeline import adapters, objective
     from pipeline import model as models
 
     model = models.load(Path(config.base or f"{config.run}/initial"))
-    for section in ("family", "identity"):
-        before, now = (configs.flat(getattr(c, section)) for c in (model.config, config.model))
-        changed = [
-            f"model.{section}.{k} (base {before[k]}, here {now[k]})" for k in now if before[k] != now[k]
-        ]
-        if changed:
-            raise InputError(
-                f"base {config.base!r} is another model: {'; '.join(changed)}; take the base's values"
-            )
     model.config = config.model
     adapters.apply(model.transformer, model.identity, config.model.adapter, config.seed)
     return objective.build(config.model, model, config.seed)

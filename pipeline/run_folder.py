@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from data_prep.records import InputError
-from pipeline.checkpoints import write_text
+from pipeline.checkpoints import committed, write_text
 
-CONFIG = "config.yaml"
+CONFIG, RECORD, CHECKPOINTS, LOCK = "config.yaml", "run.json", "checkpoints", "lock"
 FREE = (  # keys and sections that may differ on resume: they change where or how fast, not what is learned
     "run",
     "names.",
@@ -43,7 +44,7 @@ def claimed(folder: Path) -> Iterator[None]:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"run {str(folder)!r} is a file; give a folder, new or of an earlier run")
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as stream:
+    with (folder / LOCK).open("a") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -58,6 +59,8 @@ def open_run(
 ) -> str:
     """Start or continue the run of a claimed folder, and return its id.
 
+    A run that has no checkpoint yet has nothing to lose, and starts anew with whatever it is given.
+
     Args:
         folder: the run's.
         config_yaml: the resolved configuration, written beside the results.
@@ -68,30 +71,40 @@ def open_run(
     Raises:
         InputError: the run in the folder was started with something else; names the keys.
     """
-    record = folder / "run.json"
-    if not record.is_file():
+    record = folder / RECORD
+    started = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    problem = _difference(flat, earlier, started.get("data"), data) if started else ""
+    if problem and committed(folder / CHECKPOINTS):
+        raise InputError(
+            f"run {str(folder)!r} was started with {problem}. Give what it was started with to continue it, or "
+            "another run= to start anew"
+        )
+    if problem or not started:
+        _clear(folder)
         started = {"id": uuid.uuid4().hex, "data": data}
-        write_text(folder / CONFIG, config_yaml)
-        write_text(record, json.dumps(started))
-        return started["id"]
-    started = json.loads(record.read_text(encoding="utf-8"))
+    write_text(folder / CONFIG, config_yaml)
+    write_text(record, json.dumps(started))
+    return str(started["id"])
+
+
+def _difference(flat: Mapping[str, str], earlier: Mapping[str, str], data_was: str, data: str) -> str:
+    """What a run was started with that is no longer so, in words; empty where it can go on."""
     changed = [
         f"{key} (was {earlier.get(key, 'absent')}, is {flat.get(key, 'absent')})"
         for key in sorted(earlier.keys() | flat.keys())
         if earlier.get(key) != flat.get(key) and not key.startswith(FREE)
     ]
     if changed:
-        raise InputError(
-            f"run {str(folder)!r} was started with another configuration: {'; '.join(changed)}. Give the former "
-            "values to continue it, or another run= to start anew"
-        )
-    if started["data"] != data:
-        raise InputError(
-            f"run {str(folder)!r} was started on other shards (their index has changed since); give those to "
-            "continue it, or another run= to start anew"
-        )
-    write_text(folder / CONFIG, config_yaml)
-    return str(started["id"])
+        return f"another configuration: {'; '.join(changed)}"
+    return "" if data == data_was else "other shards (their index has changed since)"
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 class MetricsFile:

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from data_prep.records import InputError
+from pipeline.checkpoints import Checkpoints, Progress
 from pipeline.run_folder import MetricsFile, claimed, open_run, read_metrics
+
+
+def write_checkpoint(folder: Path) -> None:
+    checkpoints = Checkpoints(folder, keep_last=1, index=0, world=1, gather=lambda value: [value])
+    checkpoints.write(Progress(1, 1), lambda step: (step / "weights").touch())
 
 
 def try_to_claim(folder: Path, answers) -> None:  # type: ignore[no-untyped-def]
@@ -40,6 +46,7 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
 def test_goes_on_only_with_the_same_configuration_and_data(tmp_path: Path) -> None:
     was = {"seed": "0", "num_steps": "10", "data.num_workers": "1", "tracking.uri": ""}
     first = open_run(tmp_path, "seed: 0\n", was, {}, "data")
+    write_checkpoint(tmp_path / "checkpoints")
     free = was | {"data.num_workers": "4", "tracking.uri": "http://elsewhere"}
     assert open_run(tmp_path, "seed: 0\nmore: 1\n", free, was, "data") == first
     assert (tmp_path / "config.yaml").read_text() == "seed: 0\nmore: 1\n"
@@ -47,6 +54,15 @@ def test_goes_on_only_with_the_same_configuration_and_data(tmp_path: Path) -> No
         open_run(tmp_path, "", was | {"seed": "1", "num_steps": "20"}, was, "data")
     with pytest.raises(InputError, match="other shards"):
         open_run(tmp_path, "", was, was, "other")
+
+
+def test_without_a_checkpoint_it_starts_anew_with_whatever_is_given(tmp_path: Path) -> None:
+    first = open_run(tmp_path, "seed: 0\n", {"seed": "0"}, {}, "data")
+    (tmp_path / "initial").mkdir()
+    assert open_run(tmp_path, "seed: 0\n", {"seed": "0"}, {"seed": "0"}, "data") == first
+    assert (tmp_path / "initial").is_dir()
+    assert open_run(tmp_path, "seed: 1\n", {"seed": "1"}, {"seed": "0"}, "data") != first
+    assert not (tmp_path / "initial").exists()
 
 
 def test_metrics_after_a_resume_hold_each_step_once(tmp_path: Path) -> None:

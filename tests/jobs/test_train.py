@@ -1,0 +1,248 @@
+"""castbank train as a person runs it: to the end, killed and continued, damaged, a LoRA on top, wrong input."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from jobs.__main__ import main
+from pipeline.run_folder import read_metrics
+from tests.small_shards import make_shards
+
+NUM_STEPS = 24
+SMALL = f"""
+num_steps: {NUM_STEPS}
+batch_size: 4
+model:
+  family:
+    tiny: {{num_layers: 1, num_heads: 2, head_dim: 16, ffn_dim: 32, text_tokens: 8, text_dim: 16}}
+  identity: {{tokens_per_character: 2, width: 16, encoder_layers: 1, num_heads: 2}}
+data: {{num_frames: 3, frame_stride: 2}}
+checkpoints: {{every_steps: 4}}
+tracking: {{flush_s: 0.2}}
+"""
+MEASURED = ("step_time_s", "data_wait_share")
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder with small shards, a configuration, and one run trained to its end."""
+
+    root: Path
+
+    def arguments(self, run: str, *overrides: str) -> list[str]:
+        places = [f"run={self.root / 'runs' / run}", f"data.shards={self.root / 'shards'}"]
+        return ["train", "--config", str(self.root / "small.yaml"), *places, *overrides]
+
+    def folder(self, run: str) -> Path:
+        return self.root / "runs" / run
+
+    def curve(self, run: str) -> list[dict[str, float]]:
+        lines = read_metrics(self.folder(run) / "metrics.jsonl")
+        return [{name: value for name, value in line.items() if name not in MEASURED} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def place(face_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    root = tmp_path_factory.mktemp("train")
+    make_shards(root / "shards")
+    (root / "small.yaml").write_text(SMALL)
+    made = Workplace(root)
+    assert main(made.arguments("whole")) == 0
+    return made
+
+
+def start(arguments: list[str]) -> Any:
+    """castbank in a process of its own, forked from the server that has imported the heavy libraries."""
+    process = multiprocessing.get_context("forkserver").Process(target=exit_with_code, args=(arguments,))
+    process.start()
+    return process
+
+
+def exit_with_code(arguments: list[str]) -> None:
+    os._exit(main(arguments))
+
+
+def wait_until(happened: Callable[[], bool], process: Any) -> None:
+    """Until something another process does is seen on disk; fails where that process ends first."""
+    while not happened():
+        assert process.is_alive(), f"ended early with {process.exitcode}"
+        time.sleep(0.02)
+
+
+def test_a_run_folder_holds_all_there_is_to_know(place: Workplace) -> None:
+    folder = place.folder("whole")
+    assert [line["step"] for line in place.curve("whole")] == list(range(1, NUM_STEPS + 1))
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        "step-00000020",
+        "step-00000024",
+    ]
+    assert {path.name for path in folder.iterdir()} >= {"config.yaml", "run.json", "logs", "export"}
+    names = {"loss", "loss_diffusion", "learning_rate_scale", "gradient_norm"}
+    assert names <= place.curve("whole")[0].keys()
+
+
+def test_the_run_is_seen_in_mlflow(place: Workplace) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{place.root / 'runs' / 'mlflow.db'}")
+    (run,) = client.search_runs(["1"], "attributes.run_name = 'whole'")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["model.adapter.kind"] == "full"
+    assert len(client.get_metric_history(run.info.run_id, "loss")) == NUM_STEPS
+    assert run.inputs.dataset_inputs[0].dataset.digest
+
+
+def test_the_export_loads_and_its_bank_knows_everybody(place: Workplace) -> None:
+    from pipeline.generate import load_run
+
+    loaded = load_run(place.folder("whole"))
+    assert sorted(loaded.bank.entries) == ["c01", "c02", "c03"]
+    entry = loaded.bank.entry("c02")
+    assert entry.consent == "granted"
+    assert entry.provenance == ("portrait-c02#0", "portrait-c02#1", "portrait-c02#2")
+    assert torch.equal(entry.tokens, loaded.model.identity.tokens_of(entry.references))
+
+
+def test_killed_stopped_and_damaged_it_ends_as_if_nothing_had_happened(
+    place: Workplace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments, folder = place.arguments("hurt"), place.folder("hurt")
+    metrics, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
+
+    process = start(arguments)
+    wait_until(lambda: len(read_metrics(metrics)) >= 6, process)
+    process.kill()
+    process.join()
+
+    process = start(arguments)
+    wait_until((checkpoints / "step-00000012" / "complete.json").is_file, process)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join()
+    stopped_at = int(place.curve("hurt")[-1]["step"])
+    assert process.exitcode == 75 or stopped_at == NUM_STEPS
+
+    newest = max(checkpoints.iterdir())
+    weights = newest / "engine" / "mp_rank_00_model_states.pt"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    shutil.rmtree(folder / "export", ignore_errors=True)
+    assert main(arguments) == 0
+    assert f"{newest}: engine/mp_rank_00_model_states.pt damaged" in capfd.readouterr().err
+
+    whole, hurt = place.curve("whole"), place.curve("hurt")
+    assert hurt == whole  # every scalar of every step, bit for bit
+    assert (folder / "export" / "identity.safetensors").read_bytes() == (
+        place.folder("whole") / "export" / "identity.safetensors"
+    ).read_bytes()
+
+
+def test_a_finished_run_has_nothing_to_do(place: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(place.arguments("whole")) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_a_lora_on_top_for_one_character(place: Workplace) -> None:
+    from pipeline.generate import load_run
+
+    base = place.folder("whole") / "export"
+    changes = ["num_steps=3", f"base={base}", "model.adapter.kind=lora", "model.adapter.rank=2"]
+    assert main(place.arguments("lora", *changes, "data.include_characters=[c03]", "names.c03=Carla")) == 0
+    loaded = load_run(place.folder("lora"))
+    assert (loaded.folder / "lora" / "adapter_config.json").is_file()
+    assert sorted(loaded.bank.entries) == ["Carla", "c01", "c02", "c03"]
+    frozen = "transformer/diffusion_pytorch_model.safetensors"
+    assert (loaded.folder / frozen).read_bytes() == (base / frozen).read_bytes()
+
+
+def test_one_process_that_a_launcher_started(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    variables = {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    try:
+        assert (
+            main(place.arguments("launched", "num_steps=4", "engine.zero_stage=0", "tracking.kind=none")) == 0
+        )
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    launched, whole = place.curve("launched"), place.curve("whole")
+    assert launched[0]["loss"] == pytest.approx(whole[0]["loss"], abs=1e-5)  # one process or two
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["num_steps=25"], "started with another configuration: num_steps (was 24, is 25)"),
+        (
+            ["seed=1", "model.noise.text_drop=0.5"],
+            "model.noise.text_drop (was 0.1, is 0.5); seed (was 0, is 1)",
+        ),
+    ],
+)
+def test_a_run_goes_on_only_as_it_began(
+    overrides: list[str], message: str, place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(place.arguments("whole", *overrides)) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.shards=/none"], "no such folder"),
+        (["batch_size=3"], "batch_size=3 is not a multiple of 2 ranks"),
+        (["num_steps=0"], "num_steps=0: must be at least 1"),
+        (["data.pack=missing"], "no pack is called 'missing'"),
+        (["model.identity.embedding_dim=192"], "embeds in 512"),
+        (["engine.zero_stage=7"], "engine.zero_stage"),
+        (["data.include_characters=[nobody]"], "nobody not in the shards; they show c01, c02, c03"),
+        (["engine.num_proceses=1"], "did you mean 'engine.num_processes'"),
+    ],
+)
+def test_wrong_input_is_one_clear_line_and_leaves_no_run(
+    overrides: list[str], message: str, place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(place.arguments("wrong", *overrides)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (place.folder("wrong") / "run.json").exists()
+
+
+def test_before_the_first_checkpoint_the_configuration_may_still_change(place: Workplace) -> None:
+    broken = ["num_steps=2", "tracking.kind=none", "engine.num_processes=1", "data.features=/dev/null/none"]
+    with pytest.raises(RuntimeError, match="rank 0 of 1 exited with code 1"):
+        main(place.arguments("second-try", *broken))
+    assert (place.folder("second-try") / "run.json").is_file()
+    assert main(place.arguments("second-try", *broken[:3], "seed=5")) == 0
+
+
+def test_a_base_that_is_another_model_is_refused(
+    place: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = f"base={place.folder('whole') / 'export'}"
+    assert main(place.arguments("wrong-base", base, "model.identity.width=32", "num_steps=2")) == 2
+    assert "model.identity.width (base 16, here 32)" in capsys.readouterr().err
+    assert main(place.arguments("wrong-base", "base=/none")) == 2
+    assert "base '/none'" in capsys.readouterr().err
