@@ -184,7 +184,7 @@ def _face_refusal(candidate: Candidate, similarity: float, closest: float, confi
         (candidate.norm < config.min_norm, f"norm < {config.min_norm:g}"),
         (candidate.sharpness < config.min_sharpness, f"sharpness < {config.min_sharpness:g}"),
         (similarity < config.min_similarity, f"similarity < {config.min_similarity:g}"),
-        (closest > config.max_similarity, f"similarity > {config.max_similarity:g}"),
+        (max(similarity, closest) > config.max_similarity, f"similarity > {config.max_similarity:g}"),
     )
     return next((name for broken, name in limits if broken), "")
 

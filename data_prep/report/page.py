@@ -137,9 +137,13 @@ def _people(
         rows = [row for row in shards.rows if character_id in row.cast]
         sources = len({row.source_id for row in rows})
         clips = len({row.clip_id for row in rows})
-        about = f"{len(rows)} samples · {clips} clips · {sources} sources"
-        if tracks.get(character_id):
-            about += f" · {tracks[character_id]} tracks"
+        counts = (
+            (len(rows), "sample"),
+            (clips, "clip"),
+            (sources, "source"),
+            (tracks.get(character_id, 0), "track"),
+        )
+        about = " · ".join(f"{count} {name}{'s' * (count != 1)}" for count, name in counts)
         cards.append(
             character_card(character_id, own_colour, about, list(gathered.faces[character_id].values()))
         )
