@@ -216,14 +216,19 @@ def _write(
     output: Path, videos: Sequence[Path], evaluations: Sequence[Evaluation], references: References
 ) -> None:
     from data_prep.registry import write_atomic
+    from pipeline.evaluate import mean_of
     from pipeline.evaluation_page import as_json, matrix_picture, page, png
 
+    comparable = len(videos) > 1 and len({evaluation.cast for evaluation in evaluations}) == 1
+    mean = [mean_of(evaluations)] if comparable else []
     output.mkdir(parents=True, exist_ok=True)
     for number, (video, evaluation) in enumerate(zip(videos, evaluations, strict=True)):
         picture = matrix_picture(evaluation, references.portraits)
         write_atomic(output / f"{number:02d}-{video.stem}.png", png(picture))
-    html = page([str(video) for video in videos], evaluations, references.portraits)
+    titles = [f"All {len(videos)} videos, mean"] * len(mean) + [str(video) for video in videos]
+    html = page(titles, [*mean, *evaluations], references.portraits)
     write_atomic(output / "evaluation.html", html.encode())
-    content = [{"video": str(v), **as_json(e)} for v, e in zip(videos, evaluations, strict=True)]
+    rows = [{"video": str(v), **as_json(e)} for v, e in zip(videos, evaluations, strict=True)]
+    content = {"videos": rows, "mean": as_json(mean[0]) if mean else None}
     write_atomic(output / "evaluation.json", json.dumps(content, indent=1, ensure_ascii=False).encode())
     sys.stdout.write(f"{output / 'evaluation.html'}: {len(evaluations)} evaluated\n")

@@ -155,6 +155,33 @@ def judge(
     )
 
 
+def mean_of(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """Several videos of one cast, say several seeds, as one: the mean over videos of every number, NaN left out;
+    ``own`` is one video after the other. Raises InputError where the casts differ."""
+    first = evaluations[0]
+    if any(other.cast != first.cast for other in evaluations):
+        raise InputError("evaluate: the videos have different casts; a mean over them says nothing.")
+    scores = []
+    for same_pack in zip(*(evaluation.scores for evaluation in evaluations), strict=True):
+        scores.append(
+            Scores(
+                pack=same_pack[0].pack,
+                same_person=same_pack[0].same_person,
+                similarity=_mean(np.stack([s.similarity for s in same_pack])),
+                margin=_mean(np.stack([s.margin for s in same_pack])),
+                coverage=_mean(np.stack([s.coverage for s in same_pack])),
+                recognised=_mean(np.stack([s.recognised for s in same_pack])),
+                own=np.concatenate([s.own for s in same_pack]),
+                swap_rate=float(_mean(np.array([s.swap_rate for s in same_pack]))),
+            )
+        )
+    likeness = np.stack([np.nan_to_num(e.scores[0].own, nan=-1.0).max(0) for e in evaluations])
+    faces = np.stack([evaluations[v].faces[i] for i, v in enumerate(likeness.argmax(0))])
+    num_frames = sum(evaluation.num_frames for evaluation in evaluations)
+    num_faces = float(np.mean([evaluation.num_faces for evaluation in evaluations]))
+    return Evaluation(first.cast, num_frames, num_faces, first.located_by, tuple(scores), faces)
+
+
 def _judge_with(
     one: Gallery,
     seen: Sequence[SeenFrame],

@@ -54,7 +54,7 @@ def test_pictures_to_a_table_a_picture_and_a_page(
         "evaluation.html",
         "evaluation.json",
     ]
-    (result,) = json.loads(Path("judged/evaluation.json").read_text())
+    (result,) = json.loads(Path("judged/evaluation.json").read_text())["videos"]
     assert result["cast"] == ["Nora", "Oscar"]
     assert result["num_frames"] == 9
     for scores in result["scores"]:
@@ -66,7 +66,7 @@ def test_the_note_beside_a_generated_video_names_its_cast(footage: Path, picture
     Path("made.mp4").write_bytes((footage / "clips" / "cafe-01.mp4").read_bytes())
     Path("made.json").write_text(json.dumps({"cast": ["Oscar"]}))
     assert main(["evaluate", "made.mp4", "--references", str(pictures), "--every", "36"]) == 0
-    (result,) = json.loads(Path("evaluation/evaluation.json").read_text())
+    (result,) = json.loads(Path("evaluation/evaluation.json").read_text())["videos"]
     assert result["cast"] == ["Oscar"]
     assert result["scores"][0]["margin"] == [None]  # nobody else to bleed into
 

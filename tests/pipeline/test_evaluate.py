@@ -13,7 +13,7 @@ from data_prep.faces import FaceAnalyser, analyser_for
 from data_prep.footage import ClipTruth
 from data_prep.records import U8, InputError
 from data_prep.tracks import iou
-from pipeline.evaluate import Evaluation, Gallery, SeenFrame, gallery, judge, see
+from pipeline.evaluate import Evaluation, Gallery, SeenFrame, gallery, judge, mean_of, see
 from pipeline.evaluation_page import as_json, matrix_picture, page
 
 CLIP, EVERY = "cafe-01", 6
@@ -160,6 +160,20 @@ def test_small_frames_are_enlarged_and_still_recognised(
     scores = judge(see(small, analyser), galleries, CAST).scores[0]
     assert scores.similarity[0, 0] > scores.similarity[0, 1]
     assert scores.similarity[1, 1] > scores.similarity[1, 0]
+
+
+def test_the_mean_over_videos_leaves_out_who_was_not_seen(
+    seen: list[SeenFrame], galleries: tuple[Gallery, ...], evaluation: Evaluation
+) -> None:
+    nobody = [SeenFrame(frame.boxes[:0], frame.crops[:0]) for frame in seen]
+    mean = mean_of([judge(nobody, galleries, CAST), evaluation])
+    for both, one in zip(mean.scores, evaluation.scores, strict=True):
+        assert np.array_equal(both.similarity, one.similarity)
+        assert np.allclose(both.coverage, one.coverage / 2)
+        assert both.own.shape == (2 * len(seen), 2)
+    assert np.array_equal(mean.faces, evaluation.faces)
+    with pytest.raises(InputError, match="different casts"):
+        mean_of([evaluation, judge(nobody, galleries, CAST[::-1])])
 
 
 def test_wrong_input_is_named(seen: list[SeenFrame], galleries: tuple[Gallery, ...], layout: U8) -> None:
