@@ -124,6 +124,7 @@ def run_first(
     config: TrainConfig, recogniser: Recogniser, start: Callable[[Callable[[Any], None]], int]
 ) -> int:
     """What the launching process, or the first of several that a launcher started, does around the training."""
+    from jobs.train_finish import finish
     from pipeline.data import Samples, Share
 
     folder = Path(config.run)
@@ -138,7 +139,8 @@ def run_first(
     with Observer(config, tracked_run(config, samples, run_id)) as observer:
         observer.code = start(observer)
         if observer.code == 0:
-            finish(config, samples, recogniser, observer)
+            for path in finish(config, build(config), samples, recogniser):
+                observer.show(path)
     return observer.code
 
 
@@ -250,32 +252,6 @@ def recorded(rank: Rank, config: TrainConfig) -> Rank:
     return replace(rank, report=report)
 
 
-def finish(config: TrainConfig, samples: Samples, recogniser: Recogniser, observer: Observer) -> None:
-    """Export what the newest checkpoint holds, checked on a real batch, with the bank of all characters seen."""
-    import torch
-
-    from pipeline import engine, export, objective
-    from pipeline.checkpoints import newest
-    from pipeline.data import collate
-    from pipeline.identity.bank import IdentityBank
-    from pipeline.identity.enrol import enrol, gather_references
-
-    folder = Path(config.run)
-    found = newest(folder / "checkpoints", observer.say)
-    assert found is not None, "a finished training has a checkpoint"
-    trained = build(config)
-    export.load_trained(trained, engine.trained_parameters(found.folder, config.engine.zero_stage))
-    model = trained.model.eval()
-    earlier = IdentityBank.load(Path(config.base) / "bank") if config.base else None
-    shown = gather_references(samples.raw())
-    bank = enrol(model.identity, shown, recogniser, config.names, earlier)
-    batch, target = collate([samples.load(0, 0)]), folder / "export"
-    with torch.no_grad():
-        export.export(
-            model, bank, lambda m: objective.build(config.model, m.eval(), config.seed)(batch), target
-        )
-
-
 class Observer:
     """Receives what the first rank reports: progress line and tracker."""
 
@@ -309,6 +285,10 @@ class Observer:
             self._bar("train", event.step, self._total, f"loss {event.scalars['loss']:.4f}")
         elif isinstance(event, Note):
             self.say(event.text)
+
+    def show(self, path: Path) -> None:
+        """A sample video or picture, for the tracker."""
+        self._tracker.artifact(path, "samples")
 
     def say(self, text: str) -> None:
         """One line for the person who watches."""

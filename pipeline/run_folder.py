@@ -73,7 +73,7 @@ def open_run(
     """
     record = folder / RECORD
     started = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    problem = _difference(flat, earlier, started.get("data"), data) if started else ""
+    problem = _difference(flat, earlier, started["data"], data) if started else ""
     if problem and committed(folder / CHECKPOINTS):
         raise InputError(
             f"run {str(folder)!r} was started with {problem}. Give what it was started with to continue it, or "

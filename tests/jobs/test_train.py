@@ -102,6 +102,8 @@ def test_the_run_is_seen_in_mlflow(place: Workplace) -> None:
     assert run.data.params["model.adapter.kind"] == "full"
     assert len(client.get_metric_history(run.info.run_id, "loss")) == NUM_STEPS
     assert run.inputs.dataset_inputs[0].dataset.digest
+    shown = sorted(item.path for item in client.list_artifacts(run.info.run_id, "samples"))
+    assert [Path(path).suffix for path in shown] == [".mp4", ".png", ".mp4", ".png"]
 
 
 def test_the_export_loads_and_its_bank_knows_everybody(place: Workplace) -> None:

@@ -162,12 +162,11 @@ def test_own_face_is_the_largest_region_centred() -> None:
     mask[0, 5:15, 5:15] = True
     mask[1, 10:30, 20:40] = True
     video[1, 10:30, 20:40] = 250
+    video[0, 5:15, 5:15] = 90  # the smaller region
     crop = own_face(video, mask, 8)
     assert crop is not None
     assert crop.shape == (112, 112, 3)
-    inside = 112 / 1.1  # the margin
-    assert abs(int((crop[56, :, 0] > 125).sum()) - inside) <= 2
-    assert abs(int((crop[:, 56, 0] > 125).sum()) - inside) <= 2
+    assert crop.min() > 125  # nothing but the face
     assert own_face(video, mask, 21) is None
     assert own_face(video, np.zeros_like(mask), 1) is None
 

@@ -1,0 +1,89 @@
+"""What follows a training: the export, and videos of casts it was trained on beside the clips they come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from data_prep.decode import decode_mp4
+from data_prep.encode import encode_mp4
+from data_prep.records import U8
+from pipeline import engine, export, objective
+from pipeline.checkpoints import newest
+from pipeline.config import GenerateConfig, TrainConfig
+from pipeline.data import collate
+from pipeline.generate import Scene, contact_sheet, generate
+from pipeline.identity.bank import IdentityBank
+from pipeline.identity.enrol import enrol, gather_references
+from pipeline.model import Model
+
+if TYPE_CHECKING:
+    from pipeline.data import Samples
+    from pipeline.features import Recogniser
+    from pipeline.objective import DiffusionObjective
+
+NUM_STEPS = 20  # of a sample video
+
+
+def finish(
+    config: TrainConfig, trained: DiffusionObjective, samples: Samples, recogniser: Recogniser
+) -> list[Path]:
+    """Export what the newest checkpoint holds, checked on a real batch, with a bank of all characters seen.
+
+    Args:
+        config: of the run.
+        trained: the objective as the ranks built it; it is given the trained values here.
+        samples: what was trained on.
+        recogniser: turns the references into what the bank keeps.
+
+    Returns:
+        Sample videos and contact sheets, in the run's folder.
+    """
+    folder = Path(config.run)
+    found = newest(folder / "checkpoints", lambda _: None)
+    assert found is not None, "a finished training has a checkpoint"
+    export.load_trained(trained, engine.trained_parameters(found.folder, config.engine.zero_stage))
+    model = trained.model.eval()
+    earlier = IdentityBank.load(Path(config.base) / "bank") if config.base else None
+    bank = enrol(model.identity, gather_references(samples.raw()), recogniser, config.names, earlier)
+    batch = collate([samples.load(0, 0)])
+
+    def ask(asked: Model) -> dict[str, torch.Tensor]:
+        with torch.no_grad():
+            scalars: dict[str, torch.Tensor] = objective.build(config.model, asked.eval(), config.seed)(batch)
+        return scalars
+
+    export.export(model, bank, ask, folder / "export")
+    return make_samples(config, model, bank, samples)
+
+
+def make_samples(config: TrainConfig, model: Model, bank: IdentityBank, samples: Samples) -> list[Path]:
+    """Generate the first samples' captions with their casts; the contact sheets show the real clip above."""
+    folder = Path(config.run) / "samples"
+    folder.mkdir(exist_ok=True)
+    paths: list[Path] = []
+    for index in range(min(config.tracking.num_samples, len(samples))):
+        item = samples.load(index, index)
+        num_frames, height_px, width_px, _ = item.video.shape
+        tokens = bank.cast([config.names.get(character, character) for character in item.cast])
+        settings = GenerateConfig(
+            steps=NUM_STEPS, num_frames=num_frames, height_px=height_px, width_px=width_px
+        )
+        video = encode_mp4(generate(model, Scene(item.caption, tokens), settings), settings.fps)
+        real, made = contact_sheet(item.video, num_frames), contact_sheet(decode_mp4(video), num_frames)
+        paths += [folder / f"{item.key}.mp4", folder / f"{item.key}.png"]
+        paths[-2].write_bytes(video)
+        paths[-1].write_bytes(to_png(np.concatenate([real, made])))
+    return paths
+
+
+def to_png(image: U8) -> bytes:
+    """u8[H,W,3] RGB as a PNG file."""
+    import cv2
+
+    done, data = cv2.imencode(".png", image[..., ::-1])
+    assert done
+    return bytes(data)
