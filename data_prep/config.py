@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 class DecodeConfig:
     """How frames are read."""
 
-    long_side_px: int = 1280  # faces of 48 px in 4K are 16 px here, below what a recogniser can use; 4K is 9x slower
+    long_side_px: int = (
+        1280  # faces of 48 px in 4K are 16 px here, below what a recogniser can use; 4K is 9x slower
+    )
     max_chunk_bytes: int = 512 * 1024**2  # frames in memory at once
     timeout_s: float = 600.0  # per clip and attempt, decoding and analysis together
 
@@ -19,7 +21,6 @@ class ShotConfig:
     """Cut detection."""
 
     threshold: float = 27.0  # PySceneDetect's ContentDetector default: mean HSV change of 0..255
-    min_frames: int = 9  # shorter shots cannot hold a window
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class LinkConfig:
     """Which tracks are one person."""
 
     threshold: float = 0.0  # cosine; 0 takes the pack's own, checked against the corpus
-    min_norm: float = 2.8  # faces with a shorter embedding are covered or cut (measured for the embedded pack)
+    min_norm: float = (
+        2.8  # faces with a shorter embedding are covered or cut (measured for the embedded pack)
+    )
 
 
 @dataclass(frozen=True)
