@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.config import PrepareConfig
-from data_prep.decode import iter_frames
+from data_prep.decode import Chunk, iter_frames
 from data_prep.faces.analyser import MeasuredFace, SeenFace, analyser_for
 from data_prep.masks import back_to_front, checked_outline, draw
 from data_prep.probe import Probe, UnusableError, probe
@@ -54,9 +54,9 @@ def _analysed(clip: Clip, config: PrepareConfig, found: Probe) -> AnalysedClip:
     for chunk in iter_frames(found.path, decode.long_side_px, decode.max_chunk_bytes, found.reader):
         if watch is None:
             watch = _Watch(clip.id, config, found.times_s, (chunk.frames.shape[2], chunk.frames.shape[1]))
-        for at, image in enumerate(chunk.frames):
-            watch.see(chunk.start + at, image)
+        watch.see_all(chunk)
         times_s.append(chunk.times_s)
+        del chunk  # or its frames would live while the next ones are read
     _check_times(np.concatenate(times_s) if times_s else np.zeros(0), found.times_s)
     assert watch is not None  # a probed file has a frame
     watch.finish_shot(found.num_frames)
@@ -92,7 +92,12 @@ class _Watch:
         self._tracks: list[FaceTrack] = []
         self._decisions: list[Decision] = []
 
-    def see(self, frame: int, image: U8) -> None:
+    def see_all(self, chunk: Chunk) -> None:
+        """The next frames, in order."""
+        for at, image in enumerate(chunk.frames):
+            self._see(chunk.start + at, image)
+
+    def _see(self, frame: int, image: U8) -> None:
         """The next frame, u8[H,W,3] RGB."""
         if self._cuts.is_cut(image):
             self.finish_shot(frame)

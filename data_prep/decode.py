@@ -61,32 +61,38 @@ def read_with_decord(path: Path, long_side_px: int, max_chunk_bytes: int) -> Ite
     """decord, at the size asked for from the start, one thread, one reader a chunk.
 
     An idle reader reads ahead (2.3 GB seen on one 4K file), so it is rewound and closed before a chunk is handed
-    over. The next one decodes from a key frame again; so that nothing is decoded twice, a chunk ends before a key
+    over. The next one decodes from a key frame again; so that little is decoded twice, a chunk ends before a key
     frame wherever one lies in its last half.
     """
     import decord
 
     with opened(path) as stream:
-        width_px, height_px = working_size(*_shown_size(stream), long_side_px)
-    most = max(1, max_chunk_bytes // (width_px * height_px * 3))
+        size_px = working_size(*_shown_size(stream), long_side_px)
+    most = max(1, max_chunk_bytes // (size_px[0] * size_px[1] * 3))
     try:
-        video = _decord_reader(path, width_px, height_px)
+        video = _decord_reader(path, size_px)
         spans_s = np.asarray(video.get_frame_timestamp(range(len(video))), np.float64).reshape(-1, 2)
         times_s = spans_s[:, 0] - spans_s[0, 0]
-        for start, end in _chunks(len(video), video.get_key_indices(), most):
-            video = video or _decord_reader(path, width_px, height_px)
-            frames = np.asarray(np.from_dlpack(_Borrowed(video.get_batch(range(start, end)))), np.uint8)
-            video.seek(0)
-            video = None
-            yield Chunk(start, frames, times_s[start:end])
+        keys = video.get_key_indices()
+        del video
+        for start, end in _chunks(len(times_s), keys, most):
+            yield Chunk(start, _decord_frames(path, size_px, start, end), times_s[start:end])
     except decord.DECORDError as error:
         raise UnusableError("unreadable", path.name, "a whole video file", str(error)[-500:]) from error
 
 
-def _decord_reader(path: Path, width_px: int, height_px: int) -> Any:
+def _decord_reader(path: Path, size_px: tuple[int, int]) -> Any:
     import decord
 
-    return decord.VideoReader(str(path), decord.cpu(0), width_px, height_px, num_threads=1)
+    return decord.VideoReader(str(path), decord.cpu(0), *size_px, num_threads=1)
+
+
+def _decord_frames(path: Path, size_px: tuple[int, int], start: int, end: int) -> U8:
+    """u8[end-start,H,W,3]; the reader does not outlive the call."""
+    video = _decord_reader(path, size_px)
+    frames = np.from_dlpack(_Borrowed(video.get_batch(range(start, end))))
+    video.seek(0)
+    return np.asarray(frames, np.uint8)
 
 
 class _Borrowed:
