@@ -1,6 +1,6 @@
 """The tiny family: a real Wan transformer of a few million parameters on latents that need no trained weights.
 
-It is small enough to learn who is who on a CPU in minutes: videos become whitened patch-PCA components, and
+It is small enough to learn on a CPU in minutes: videos become half-whitened patch-PCA components, and
 captions become fixed random word vectors.
 """
 
@@ -23,13 +23,15 @@ from pipeline.config import FamilyConfig, TinyConfig
 from pipeline.families.contract import LatentGrid
 
 TIMESTEPS = 1000.0  # Wan's transformer reads sigma on this scale
+PLACE_CHANNELS = 8  # sine and cosine of two frequencies over height and over width
 
 
 class PatchPCA(nn.Module):
-    """A linear autoencoder of square patches: projections on the first principal components, whitened.
+    """A linear autoencoder of square patches: projections on the first principal components, half whitened.
 
-    mean: f32[P] of the flattened patches (3 × patch × patch); basis: f32[K,P] orthonormal rows, largest
-    variance first; scale: f32[K] standard deviation along each.
+    A component's variance after scaling is its standard deviation before, and 1 on average: so what is coarse is
+    learned first, and what is fine is not drowned. mean: f32[P] of the flattened patches (3 × patch × patch);
+    basis: f32[K,P] orthonormal rows, largest variance first; scale: f32[K] what a projection is divided by.
     """
 
     mean: torch.Tensor
@@ -64,11 +66,12 @@ class PatchPCA(nn.Module):
         variance, basis = variance.flip(0)[:num_components], vectors.T.flip(0)[:num_components]
         peak = basis.gather(1, basis.abs().argmax(1, keepdim=True))
         basis = basis * peak.sign()  # an eigenvector's sign is arbitrary: its largest entry is positive here
-        scale = variance.clamp(min=1e-6).sqrt()
+        deviation = variance.clamp(min=1e-6).sqrt()
+        scale = deviation.sqrt() * deviation.mean().sqrt()  # latents vary by deviation, 1 on average
         return cls(mean.float(), basis.float().contiguous(), scale.float())
 
     def encode(self, video: torch.Tensor) -> torch.Tensor:
-        """f32[B,3,T,H,W] to f32[B,K,T,H/patch,W/patch], about unit variance per channel."""
+        """f32[B,3,T,H,W] to f32[B,K,T,H/patch,W/patch], unit variance on average over channels."""
         patches = torch.stack([_patches(v.transpose(0, 1), self.patch_px) for v in video])  # [B,T,h,w,P]
         return (((patches - self.mean) @ self.basis.T) / self.scale).permute(0, 4, 1, 2, 3)
 
@@ -107,6 +110,19 @@ def embed_words(captions: Sequence[str], num_tokens: int, dim: int) -> torch.Ten
     return text
 
 
+def place_of(latents: torch.Tensor) -> torch.Tensor:
+    """Where each cell of f32[B,C,t,h,w] lies in the picture, f32[B,PLACE_CHANNELS,t,h,w].
+
+    Wan's rotary embedding says how far tokens are apart; drawing a scene from noise also takes where they are,
+    which a large model works out, and a tiny one does not in minutes.
+    """
+    b, _, t, h, w = latents.shape
+    y, x = ((torch.arange(n, device=latents.device) + 0.5) / n * torch.pi for n in (h, w))
+    rows = torch.stack([y.sin(), y.cos(), (2 * y).sin(), (2 * y).cos()])[:, :, None].expand(4, h, w)
+    columns = torch.stack([x.sin(), x.cos(), (2 * x).sin(), (2 * x).cos()])[:, None, :].expand(4, h, w)
+    return torch.cat([rows, columns])[None, :, None].expand(b, PLACE_CHANNELS, t, h, w).to(latents.dtype)
+
+
 class TinyFamily:
     """``contract.Family`` over ``diffusers.WanTransformer3DModel``."""
 
@@ -134,7 +150,7 @@ class TinyFamily:
                 patch_size=(1, 1, 1),
                 num_attention_heads=tiny.num_heads,
                 attention_head_dim=tiny.head_dim,
-                in_channels=tiny.latent_channels,
+                in_channels=tiny.latent_channels + PLACE_CHANNELS,
                 out_channels=tiny.latent_channels,
                 text_dim=tiny.text_dim,
                 freq_dim=64,
@@ -169,6 +185,12 @@ class TinyFamily:
         return embed_words(captions, self.config.text_tokens, self.config.text_dim)
 
     def velocity(self, latents: torch.Tensor, sigma: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """Runs the transformer."""
-        output: torch.Tensor = self.transformer(latents, sigma * TIMESTEPS, text, return_dict=False)[0]
-        return output
+        """Runs the transformer on unit-variance input with its place beside it, for the part of the velocity that
+        the best linear guess leaves: with unit-variance latents v ≈ (2σ − 1)·x_σ / s², s² = σ² + (1 − σ)² (the
+        preconditioning of Karras et al. 2022, arXiv 2206.00364, for a straight path).
+        """
+        level = sigma.to(latents).view(-1, 1, 1, 1, 1)
+        spread = (level.square() + (1 - level).square()).sqrt()
+        scaled = torch.cat([latents / spread, place_of(latents)], 1)
+        rest: torch.Tensor = self.transformer(scaled, sigma * TIMESTEPS, text, return_dict=False)[0]
+        return (2 * level - 1) * latents / spread.square() + rest / spread

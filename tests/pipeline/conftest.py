@@ -17,7 +17,16 @@ FRAMES, HEIGHT, WIDTH, DIM = 3, 32, 48, 32
 
 @pytest.fixture(scope="session")
 def model_config() -> ModelConfig:
-    tiny = TinyConfig(num_layers=2, num_heads=2, head_dim=24, ffn_dim=64, text_tokens=8, text_dim=16)
+    tiny = TinyConfig(
+        patch_px=8,
+        latent_channels=24,
+        num_layers=2,
+        num_heads=2,
+        head_dim=24,
+        ffn_dim=64,
+        text_tokens=8,
+        text_dim=16,
+    )
     identity = IdentityConfig(
         embedding_dim=DIM, tokens_per_character=3, width=24, encoder_layers=1, num_heads=2, max_cast=4
     )

@@ -103,7 +103,8 @@ def test_every_trainable_parameter_gets_a_gradient(
 def test_it_learns_who_is_where(
     new_model: NewModel, model_config: ModelConfig, make_batch: MakeBatch
 ) -> None:
-    config = replace(model_config, noise=NoiseConfig(cast_drop=0.0, text_drop=0.0))
+    drawn, weights = NoiseConfig(cast_drop=0.0, text_drop=0.0), LossConfig(routing=1.0)
+    config = replace(model_config, noise=drawn, losses=weights)
     model = new_model(trained=False, config=config)
     made, batch = objective.build(config, model, seed=0), make_batch(num_samples=4)
     groups = adapters.trainable_groups(model.transformer, model.identity, config.adapter)
@@ -112,10 +113,11 @@ def test_it_learns_who_is_where(
     for step in range(120):
         scalars = made(replace(batch, positions=torch.arange(4) + 4 * step))
         scalars["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         history.append(scalars["router_accuracy"].item())
-    assert sum(history[:5]) / 5 < 0.5 and sum(history[-20:]) / 20 > 0.7  # above the noise level of a step
+    assert history[0] < 0.5 and sum(history[-20:]) / 20 > 0.7  # above the noise level of a step
 
 
 def test_half_precision_weights_leave_losses_and_codec_in_full(
