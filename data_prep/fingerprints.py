@@ -11,16 +11,18 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data_prep.analysis_store import SCHEMA
 from data_prep.config import PrepareConfig
-from data_prep.records import Clip, Decision, Json
+from data_prep.records import Clip, Decision, Json, Progress
 
 RECIPE = 1  # raise it when linking, selecting or captions change, so that finished outputs are made again
 REMEMBERED = "files.json"
 
+_Remembered = list[int | str]  # size in bytes, modification time in ns, sha256
 _PLACES = ("manifest", "clips", "output", "run")
 _NOT_ANALYSIS = {
     "decode": ("timeout_s", "max_chunk_bytes"),
@@ -37,27 +39,32 @@ class PackFiles:
     files: Mapping[str, str]
 
 
-def hash_files(paths: Sequence[Path], memory: Path) -> dict[Path, str]:
+def hash_files(paths: Sequence[Path], memory: Path, on_progress: Progress) -> dict[Path, str]:
     """sha256 of each file's bytes. ``memory`` is a folder where size, time and hash of each are kept.
 
     Raises:
         OSError: a file cannot be read.
     """
     remembered = _recall(memory / REMEMBERED)
-    known: dict[str, list[int | str]] = {}
-    for path in paths:
-        status = path.stat()
-        before = remembered.get(str(path))
-        if before and before[:2] == [status.st_size, status.st_mtime_ns]:
-            known[str(path)] = before
-        else:
-            with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            known[str(path)] = [status.st_size, status.st_mtime_ns, digest]
+    known: dict[str, _Remembered] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing releases the interpreter's lock
+        for path, entry in zip(
+            paths, threads.map(lambda p: _hashed(p, remembered.get(str(p))), paths), strict=True
+        ):
+            known[str(path)] = entry
+            on_progress("fingerprint", len(known), len(paths))
     aside = memory / f".{REMEMBERED}.{os.getpid()}"
     aside.write_text(json.dumps(known), encoding="utf-8")
     aside.replace(memory / REMEMBERED)
     return {path: str(known[str(path)][2]) for path in paths}
+
+
+def _hashed(path: Path, before: _Remembered | None) -> _Remembered:
+    status = path.stat()
+    if before and before[:2] == [status.st_size, status.st_mtime_ns]:
+        return before
+    with path.open("rb") as stream:
+        return [status.st_size, status.st_mtime_ns, hashlib.file_digest(stream, "sha256").hexdigest()]
 
 
 def analysis_key(clip: Clip, file_sha256: str, config: PrepareConfig, pack: PackFiles) -> str:
@@ -94,7 +101,7 @@ def digest(value: Json | list[object]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _recall(path: Path) -> dict[str, list[int | str]]:
+def _recall(path: Path) -> dict[str, _Remembered]:
     """What is remembered; a file that is damaged is worth nothing, the hashes are then made again."""
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ with the footage: pixels stay in the analyses' folders until a shard is written,
 from __future__ import annotations
 
 import errno
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,7 +22,6 @@ from data_prep.analyse import analyse
 from data_prep.commit import NEXT, WORK, publish, sole_user, whole_folder
 from data_prep.config import PrepareConfig
 from data_prep.faces.packs import PackSpec, find_pack
-from data_prep.fingerprints import PackFiles, analysis_key, hash_files, inputs_sha256
 from data_prep.identities import Linked, link
 from data_prep.isolation import Failure, Limits, Task, Workers
 from data_prep.manifest import read_clips
@@ -30,6 +30,7 @@ from data_prep.references import Candidate, candidates_of
 from data_prep.samples import CropAddress, Plan, build, select
 from data_prep.shards import IndexRow, ShardError, write_index, write_shard
 from data_prep.shards.files import read_manifest
+from data_prep.work import ClipWork, addresses, forget_stale
 
 AnalyseOne = Callable[[Clip, PrepareConfig], AnalysedClip]
 OPEN_CLIPS = 8  # analyses that a packing worker keeps open: a shard's references come from a few clips
@@ -47,18 +48,6 @@ class Prepared:
     folder: Path
     facts: Json
     worked: bool
-
-
-@dataclass(frozen=True)
-class ClipWork:
-    """A clip and where its analysis is, or will be."""
-
-    clip: Clip
-    folder: Path
-
-    def load(self, *, crops: bool = False, windows: bool = False) -> AnalysedClip:
-        """The analysis under the manifest's present words: captions and consent may change without a new one."""
-        return replace(analysis_store.load(self.folder, crops=crops, windows=windows), clip=self.clip)
 
 
 @dataclass(frozen=True)
@@ -112,7 +101,7 @@ def _prepare(
     output = Path(config.output)
     pack = find_pack(config.faces.pack).spec
     clips, decisions = read_clips(Path(config.manifest), _clips_folder(config))
-    works, inputs = _addresses(clips, decisions, config, pack)
+    works, inputs = addresses(clips, decisions, config, pack, on_progress)
     finished = finished_facts(output, inputs)
     if finished is not None and not (retry_quarantined and finished["num_quarantined"]):
         return Prepared(output, finished, worked=False)
@@ -127,7 +116,7 @@ def _prepare(
     catalogue.write(output / NEXT, linked, decisions, rows)
     write_index(output / NEXT, rows, inputs, facts)
     publish(output)
-    _forget_stale(output / WORK, works)
+    forget_stale(output / WORK, works)
     return Prepared(output, facts, worked=True)
 
 
@@ -146,18 +135,6 @@ def finished_facts(output: Path, inputs: str) -> Json | None:
 
 def _clips_folder(config: PrepareConfig) -> Path:
     return (Path(config.clips) if config.clips else Path(config.manifest).parent).resolve()
-
-
-def _addresses(
-    clips: Sequence[Clip], ingest: Sequence[Decision], config: PrepareConfig, pack: PackSpec
-) -> tuple[list[ClipWork], str]:
-    """Where each clip's analysis belongs, ordered by clip id, and the fingerprint of all inputs."""
-    work = Path(config.output) / WORK
-    hashes = hash_files([Path(clip.path) for clip in clips], work)
-    files = PackFiles(pack.name, dict(pack.files))
-    keys = {clip.id: analysis_key(clip, hashes[Path(clip.path)], config, files) for clip in clips}
-    works = [ClipWork(clip, work / f"{clip.id}-{keys[clip.id]}") for clip in clips]
-    return sorted(works, key=lambda w: w.clip.id), inputs_sha256(keys, clips, ingest, config)
 
 
 def _analyse_all(
@@ -280,6 +257,7 @@ def pack_shard(job: ShardJob) -> tuple[IndexRow, ...]:
 
 
 def _quarantined(clip_id: str, failure: Failure, config: PrepareConfig) -> Decision:
+    places = ["--output", config.output, "--config", f"{config.output}/config.yaml"]
     return Decision(
         item=clip_id,
         kind="clip",
@@ -291,15 +269,5 @@ def _quarantined(clip_id: str, failure: Failure, config: PrepareConfig) -> Decis
         error_class=failure.error_class,
         attempts=failure.attempts,
         detail=failure.detail,
-        replay=f"castbank prepare {config.manifest} --output {config.output} --retry-quarantined",
+        replay=shlex.join(["castbank", "prepare", config.manifest, *places, "--retry-quarantined"]),
     )
-
-
-def _forget_stale(folder: Path, works: Sequence[ClipWork]) -> None:
-    """Remove analyses that no clip of the manifest has any more."""
-    import shutil
-
-    current = {work.folder.name for work in works}
-    for left in folder.iterdir():
-        if left.is_dir() and left.name not in current:
-            shutil.rmtree(left)

@@ -25,7 +25,8 @@ from scipy.sparse.csgraph import connected_components
 from data_prep.config import LinkConfig
 from data_prep.records import F32, F64, AnalysedClip, Calibration, Character, Decision, FaceTrack
 
-BLOCK_ROWS = 4096  # rows of the corpus similarity matrix in memory at once: 4096 x 100,000 f32 are 1.6 GB
+BLOCK_ROWS = 1024  # rows of the corpus similarity matrix in memory at once: 1024 x 100,000 f32 are 0.4 GB
+ROUNDING = 1e-5  # of an f32 dot product; components may be too large by it, never too small
 CALIBRATION_FACES = (
     8  # faces per track and end that calibration compares; all pairs would be quadratic in length
 )
@@ -219,8 +220,9 @@ def _merge(clusters: Clusters, apart: dict[int, set[int]], threshold: float) -> 
 def _components(means: F64, threshold: float) -> npt.NDArray[np.int64]:
     """int64[C] component of each cluster in the graph of pairs at or above the threshold."""
     rows, columns = [], []
-    for start in range(0, len(means), BLOCK_ROWS):
-        near = np.argwhere(means[start : start + BLOCK_ROWS] @ means.T >= threshold)
+    rough = means.astype(np.float32)
+    for start in range(0, len(rough), BLOCK_ROWS):
+        near = np.argwhere(rough[start : start + BLOCK_ROWS] @ rough.T >= threshold - ROUNDING)
         rows.append(near[:, 0] + start)
         columns.append(near[:, 1])
     row, column = np.concatenate(rows), np.concatenate(columns)
