@@ -30,7 +30,7 @@ from data_prep.records import Json, Progress
 
 __all__ = ["ClipTruth", "make_footage"]
 
-VERSION = 2  # of the code that draws; a change of the shot list is noticed by itself
+VERSION = 3  # of the code that draws; a change of the shot list is noticed by itself
 MARKER = "footage.json"
 TABLE = "short.csv"
 DET_SIZE = (256, 256)  # the pictures that people are cut out of are 176 to 1280 px wide, with faces to match
