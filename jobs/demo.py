@@ -64,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
         steps("faces", "faces", "install", "all")
         footage = _footage()
         clips = f"clips={footage / 'clips'}"
-        steps("prepare", "prepare", footage / "short.csv", "--output", shards, clips)
+        config = CONFIGS / "prepare_demo.yaml"
+        steps("prepare", "prepare", footage / "short.csv", "--output", shards, "--config", config, clips)
         steps("report", "report", shards, "--output", output / "report.html")
         casting = choose_cast(shards)
         for kind, extra in {
