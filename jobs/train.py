@@ -132,15 +132,18 @@ def run_first(
     Share(config.batch_size, 0, world, config.engine.accumulation)  # says so now if it does not divide
     samples = Samples(config.data, config.seed, recogniser)
     run_id = register(config, samples)
-    if (folder / "export").is_dir():
-        sys.stdout.write(f"{folder} is trained and exported already; nothing to do\n")
-        return 0
-    make_initial(config, samples)
-    with Observer(config, tracked_run(config, samples, run_id)) as observer:
+    with Observer(
+        config, tracked_run(config, samples, run_id)
+    ) as observer:  # also sends what an earlier start kept
+        if (folder / "export").is_dir():
+            sys.stdout.write(f"{folder} is trained and exported already; nothing to do\n")
+            return 0
+        make_initial(config, samples)
         observer.code = start(observer)
         if observer.code == 0:
             for path in finish(config, build(config), samples, recogniser):
                 observer.show(path)
+            sys.stdout.write(f"trained {config.num_steps} steps; the export is {folder / 'export'}\n")
     return observer.code
 
 

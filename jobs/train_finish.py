@@ -56,16 +56,18 @@ def finish(
             scalars: dict[str, torch.Tensor] = objective.build(config.model, asked.eval(), config.seed)(batch)
         return scalars
 
-    export.export(model, bank, ask, folder / "export")
-    return make_samples(config, model, bank, samples)
+    paths = make_samples(config, model, bank, samples)
+    export.export(model, bank, ask, folder / "export")  # last: a run with an export is a finished one
+    return paths
 
 
 def make_samples(config: TrainConfig, model: Model, bank: IdentityBank, samples: Samples) -> list[Path]:
-    """Generate the first samples' captions with their casts; the contact sheets show the real clip above."""
+    """Generate some samples' captions with their casts; the contact sheets show the real clips above."""
     folder = Path(config.run) / "samples"
     folder.mkdir(exist_ok=True)
     paths: list[Path] = []
-    for index in range(min(config.tracking.num_samples, len(samples))):
+    count = min(config.tracking.num_samples, len(samples))
+    for index in (k * len(samples) // count for k in range(count)):
         item = samples.load(index, index)
         num_frames, height_px, width_px, _ = item.video.shape
         tokens = bank.cast([config.names.get(character, character) for character in item.cast])

@@ -43,10 +43,11 @@ class Spool:
         with self._lock, self._entries.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")
 
-    def last_step(self) -> int:
-        """The highest step that was ever logged; 0 without any."""
+    def last(self, key: str) -> Any:
+        """The value under ``key`` of the last entry that has it; None without any."""
         with self._entries.open(encoding="utf-8") as stream:
-            return max((json.loads(line).get("step", 0) for line in stream), default=0)
+            entries = [json.loads(line) for line in stream]
+        return next((entry[key] for entry in reversed(entries) if key in entry), None)
 
     def unsent(self) -> tuple[list[Json], int]:
         """Entries that are not sent, and the mark to set when they are."""
@@ -74,7 +75,7 @@ class MlflowTracker:
     def __init__(self, config: TrackingConfig, run: TrackedRun) -> None:
         self._config = config
         self._spool = Spool(run.folder / "logs")
-        self._last_step = self._spool.last_step()
+        self._last_step = self._spool.last("step") or 0
         self._sender = Sender(config, run, self._spool)
         self._started = False
         self._thread = threading.Thread(target=self._sender.work, name="mlflow", daemon=True)
@@ -92,6 +93,8 @@ class MlflowTracker:
 
     def close(self, status: Status) -> None:
         """See Tracker; what a dead server has not taken stays in the spool and is sent by the next start."""
+        if not self._started and self._spool.last("status") == status and not self._spool.unsent()[0]:
+            return  # all of it has been sent before
         self._append({"status": status})
         self._sender.closing.set()
         self._thread.join(self._config.max_wait_s)

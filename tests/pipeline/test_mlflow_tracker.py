@@ -65,6 +65,9 @@ def test_everything_arrives_once_and_a_resumed_run_goes_on_in_the_same(tmp_path:
     (dataset,) = seen.inputs.dataset_inputs
     assert dataset.dataset.digest == "d" * 36
     assert json.loads(dataset.dataset.profile) == {"num_samples": 12}
+    size = (run.folder / "logs" / "mlflow.jsonl").stat().st_size
+    MlflowTracker(SQLITE, run).close("FINISHED")  # nothing to say, nothing said
+    assert (run.folder / "logs" / "mlflow.jsonl").stat().st_size == size
     artifacts = [item.path for item in client.list_artifacts(seen.info.run_id)]
     assert sorted(artifacts) == ["config.yaml", "samples"]
 
@@ -106,7 +109,8 @@ def test_a_line_torn_by_a_crash_is_dropped(tmp_path: Path) -> None:
     assert [entry["step"] for entry in entries] == [1, 3]
     again.mark(mark)
     assert Spool(tmp_path).unsent() == ([], mark)
-    assert again.last_step() == 3
+    assert again.last("step") == 3
+    assert again.last("status") is None
 
 
 def test_none_tracks_nothing(tmp_path: Path) -> None:
