@@ -63,8 +63,8 @@ def clear(output: Path) -> None:
     """Remove what a killed run may have left half-written."""
     for left in (output / WORK).glob(f"{ASIDE}*"):
         shutil.rmtree(left, ignore_errors=True)
-    for log in (output / WORK).glob("*.stderr"):
-        log.unlink()
+    for file in [*(output / WORK).glob("*.stderr"), *(output / WORK).glob(".files.json.*")]:
+        file.unlink()
     shutil.rmtree(output / NEXT, ignore_errors=True)
 
 

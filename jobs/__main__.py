@@ -1,7 +1,8 @@
 """The ``castbank`` command: finds the verb, runs it, and turns what went wrong into one line and an exit code.
 
-Exit codes: 0 done; 1 a bug or a failure of the machine (traceback shown); 2 bad input or configuration; 75 stopped
-by a signal after a checkpoint, run the same command again; 130 interrupted by Ctrl-C.
+Exit codes: 0 done; 1 a bug or a failure of the machine (traceback shown); 2 bad input or configuration; 3 done, but
+nothing is left of the input; 75 stopped by a signal after a checkpoint, run the same command again; 130 interrupted
+by Ctrl-C.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ Run again after an interruption and it goes on; run again with nothing changed a
 
 EXIT_EMPTY = 3
 MAX_RULES = 8
+MOST_FALSE_ACCEPTS = 0.01  # share of co-visible pairs above the threshold from which a person should look
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +70,12 @@ def _summary(output: Path, facts: Json, worked: bool) -> str:
     if facts["num_quarantined"]:
         lines.append(
             f"{facts['num_quarantined']} clips quarantined: the ledger says why and how to try again"
+        )
+    accepted = facts["calibration"]["false_accept"]
+    if accepted is not None and accepted > MOST_FALSE_ACCEPTS:
+        lines.append(
+            f"warning: {accepted:.1%} of faces seen together pass as one person at cosine "
+            f"{facts['calibration']['threshold']:g}; raise link.threshold"
         )
     where = shlex.quote(str(output))
     lines.append(

@@ -82,7 +82,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:
     write(tmp_path, {f"{WORK}/.aside-clip-1/half": "x", f"{NEXT}/a.tar": "x", f"{WORK}/clip/whole": "x"})
-    write(tmp_path, {f"{WORK}/clip.stderr": "last words"})
+    write(tmp_path, {f"{WORK}/clip.stderr": "last words", f"{WORK}/.files.json.7": "{"})
     with sole_user(tmp_path):
         assert not (tmp_path / NEXT).exists()
         assert [p.name for p in sorted((tmp_path / WORK).iterdir())] == ["clip", "lock"]
