@@ -97,6 +97,7 @@ def launch(
         for index in range(num_processes):
             ours, theirs = context.Pipe(duplex=False)
             place = _Place(index, num_processes, port, threads, logs / f"rank-{index}.log")
+            place.log.touch()
             process = context.Process(target=_child, args=(place, theirs, main, tuple(args)))
             process.start()
             theirs.close()
@@ -128,6 +129,7 @@ def _child(place: _Place, pipe: Connection, main: Callable[..., int], args: tupl
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the launcher decides
     rank = Rank(place.index, place.world, place.index, lambda message: pipe.send(("report", message)))
     _stop_on_signals(rank.stop)
+    pipe.send(("ready", None))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with place.log.open("ab") as log:
         os.dup2(log.fileno(), 1)
@@ -168,6 +170,9 @@ class _Watch:
     ) -> None:
         self._processes = processes
         self._pipes = list(pipes)
+        self._process_of = dict(zip(pipes, processes, strict=True))
+        self._ready: list[BaseProcess] = []  # those that would survive a signal
+        self._stopping = False
         self._logs = logs
         self._on_report = on_report
         self._input_error: str | None = None
@@ -177,7 +182,7 @@ class _Watch:
             try:
                 return self._wait()
             except KeyboardInterrupt:
-                self._signal(signal.SIGTERM)
+                self._stop()
                 self._wait()
                 raise
 
@@ -200,7 +205,11 @@ class _Watch:
         except EOFError:
             self._pipes.remove(pipe)
             return
-        if kind == "input":
+        if kind == "ready":
+            self._ready.append(self._process_of[pipe])
+            if self._stopping:
+                self._stop()
+        elif kind == "input":
             self._input_error = message
         else:
             self._on_report(message)
@@ -225,17 +234,19 @@ class _Watch:
             return
         before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
         for number in STOP_SIGNALS:
-            signal.signal(number, lambda *_: self._signal(signal.SIGTERM))
+            signal.signal(number, lambda *_: self._stop())
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _signal(self, number: signal.Signals) -> None:
-        for process in self._processes:
+    def _stop(self) -> None:
+        """Ask every rank to stop; one that has only begun is asked as soon as it listens."""
+        self._stopping = True
+        for process in self._ready:
             if process.is_alive() and process.pid is not None:
-                os.kill(process.pid, number)
+                os.kill(process.pid, signal.SIGTERM)
 
 
 def _end(processes: Sequence[BaseProcess]) -> None:
