@@ -248,6 +248,8 @@ class Stream:
             collate_fn=collate,
             num_workers=config.num_workers,
             prefetch_factor=config.prefetch if config.num_workers else None,
+            # the rank's own children, which end when it is killed; those of a fork server would not
+            multiprocessing_context="fork" if config.num_workers else None,
         )
         self._batches = iter(loader)  # forks the workers now, before the rank starts threads of its own
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -74,6 +76,16 @@ def exit_with_code(arguments: list[str]) -> None:
     os._exit(main(arguments))
 
 
+def descendants(folder: Path) -> list[psutil.Process]:
+    """Processes that write the logs of a run's ranks: the ranks themselves and what they have started."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError, psutil.Error):
+            if Path(f"/proc/{process.pid}/fd/1").readlink().is_relative_to(folder):
+                found.append(process)
+    return found
+
+
 def wait_until(happened: Callable[[], bool], process: Any) -> None:
     """Until something another process does is seen on disk; fails where that process ends first."""
     while not happened():
@@ -125,8 +137,12 @@ def test_killed_stopped_and_damaged_it_ends_as_if_nothing_had_happened(
 
     process = start(arguments)
     wait_until(lambda: len(read_metrics(metrics)) >= 6, process)
+    children = descendants(folder)
+    assert len(children) >= 4  # two ranks, each with a loading process
     process.kill()
     process.join()
+    psutil.wait_procs(children, timeout=60)
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
     process = start(arguments)
     wait_until((checkpoints / "step-00000012" / "complete.json").is_file, process)
