@@ -17,6 +17,8 @@ import numpy.typing as npt
 from data_prep.config import PrepareConfig
 from data_prep.decode import Chunk, iter_frames
 from data_prep.faces.analyser import MeasuredFace, SeenFace, analyser_for
+from data_prep.faces.packs import known_pack
+from data_prep.limits import with_pack_limits
 from data_prep.masks import back_to_front, checked_outline, draw
 from data_prep.probe import Probe, UnusableError, probe
 from data_prep.records import F32, F64, I32, U8, AnalysedClip, Clip, Decision, FaceTrack, Window
@@ -34,7 +36,8 @@ MAX_UNEVENNESS = 0.5
 
 def analyse(clip: Clip, config: PrepareConfig) -> AnalysedClip:
     """All that preparation needs from a clip. A file that no clip can be made of gives an AnalysedClip without
-    frames and the Decision that says why; a missing face pack raises InputError."""
+    frames and the Decision that says why; an unknown or missing face pack raises InputError."""
+    config = with_pack_limits(config, known_pack(config.faces.pack))
     fingerprint = ""
     try:
         found = probe(Path(clip.path))

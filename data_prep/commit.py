@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_prep.records import InputError
-from data_prep.shards.files import MANIFEST
+from data_prep.shards.files import MANIFEST, SHARDS
 
 ASIDE = ".aside-"
 WORK = ".work"  # analysed clips, so that a re-run does not decode again
@@ -42,12 +42,16 @@ def sole_user(output: Path) -> Iterator[None]:
     """Hold the output folder for this process; the lock dies with the process.
 
     Raises:
-        InputError: the output is a file, or another preparation is at work in it.
+        InputError: the output cannot be a folder of ours, or another preparation is at work in it.
     """
-    if output.exists() and not output.is_dir():
-        raise InputError(f"output {str(output)!r} is a file; give a folder, it is made where it is absent")
     work = output / WORK
-    work.mkdir(parents=True, exist_ok=True)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError, FileNotFoundError) as error:
+        raise InputError(
+            f"output {str(output)!r} cannot be made a folder: {error.strerror}; give a folder that exists or can be "
+            "made, and that you may write to"
+        ) from error
     with (work / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,14 +75,15 @@ def clear(output: Path) -> None:
 def publish(output: Path) -> None:
     """Make the complete generation in ``.next`` the output's content.
 
-    The old manifest goes first, so that the folder reads as unfinished until the new one is there; files of the
-    old generation that the new one has not are removed. Killed in between, the next run publishes again.
+    The old manifest goes first, so that the folder reads as unfinished until the new one is there; shards of the
+    old generation that the new one has not are removed, by their name, and nothing else in the folder is touched.
+    Killed in between, the next run publishes again.
     """
     new = output / NEXT
     sync(new)
     (output / MANIFEST).unlink(missing_ok=True)
     arriving = {path.relative_to(new) for path in new.rglob("*") if path.is_file()}
-    for old in [*output.glob("*.tar"), *(output / "faces").glob("*")]:
+    for old in output.glob(SHARDS):
         if old.relative_to(output) not in arriving:
             old.unlink()
     for place in sorted(arriving - {Path(MANIFEST)}):

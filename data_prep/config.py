@@ -1,8 +1,34 @@
-"""The knobs of preparation, each declared once, with its default, unit and reason."""
+"""The knobs of preparation, each declared once, with its default, unit and reason, and checked when it is made.
+
+A limit that only holds for one recogniser is 0 here, which takes the face pack's own (see ``data_prep.limits``).
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+
+from data_prep.records import InputError
+
+
+def _check(section: str, made: object, **allowed: tuple[float, float]) -> None:
+    """Raise InputError for the first field that is not within its bounds, both of them allowed."""
+    for name, (low, high) in allowed.items():
+        value = getattr(made, name)
+        if not low <= value <= high:
+            wanted = f"from {low:g} to {high:g}" if math.isfinite(high) else f"{low:g} or more"
+            raise InputError(f"{section}.{name}: came {value:g}, allowed is {wanted}; correct it")
+
+
+def _check_multiple(section: str, made: object, of: int, *names: str) -> None:
+    for name in names:
+        value = getattr(made, name)
+        if value % of:
+            near = max(of, round(value / of) * of)
+            raise InputError(f"{section}.{name}: came {value}, allowed are multiples of {of}; take {near}")
+
+
+MANY = math.inf
 
 
 @dataclass(frozen=True)
@@ -15,12 +41,18 @@ class DecodeConfig:
     max_chunk_bytes: int = 512 * 1024**2  # frames in memory at once
     timeout_s: float = 600.0  # per clip and attempt, decoding and analysis together
 
+    def __post_init__(self) -> None:
+        _check("decode", self, long_side_px=(64, MANY), max_chunk_bytes=(1, MANY), timeout_s=(1, MANY))
+
 
 @dataclass(frozen=True)
 class ShotConfig:
     """Cut detection."""
 
     threshold: float = 27.0  # PySceneDetect's ContentDetector default: mean HSV change of 0..255
+
+    def __post_init__(self) -> None:
+        _check("shots", self, threshold=(0.1, 255))
 
 
 @dataclass(frozen=True)
@@ -35,6 +67,11 @@ class FaceConfig:
     min_score: float = 0.65  # detector confidence for a face to join a track (OpenS2V's value)
     min_size_px: int = 24  # shorter box side
 
+    def __post_init__(self) -> None:
+        _check("faces", self, det_width=(32, MANY), det_height=(32, MANY), min_size_px=(1, MANY))
+        _check("faces", self, detect_every=(1, MANY), embed_every=(1, MANY), min_score=(0, 1))
+        _check_multiple("faces", self, 32, "det_width", "det_height")
+
 
 @dataclass(frozen=True)
 class TrackConfig:
@@ -43,7 +80,11 @@ class TrackConfig:
     max_gap_frames: int = 24  # an occlusion longer than this starts a new track; identities are linked later
     min_frames: int = 5  # shorter tracks are noise
     min_iou: float = 0.2  # overlap with the predicted box, or
-    min_cosine: float = 0.4  # the same person by embedding
+    min_cosine: float = 0.0  # the same person by embedding; 0 takes the pack's own
+
+    def __post_init__(self) -> None:
+        _check("tracks", self, max_gap_frames=(1, MANY), min_frames=(1, MANY))
+        _check("tracks", self, min_iou=(0.01, 1), min_cosine=(-1, 1))
 
 
 @dataclass(frozen=True)
@@ -51,14 +92,15 @@ class LinkConfig:
     """Which tracks are one person."""
 
     threshold: float = 0.0  # cosine; 0 takes the pack's own, checked against the corpus
-    min_norm: float = (
-        2.8  # faces with a shorter embedding are covered or cut (measured for the embedded pack)
-    )
+    min_norm: float = 0.0  # faces with a shorter embedding are covered or cut; 0 takes the pack's own
+
+    def __post_init__(self) -> None:
+        _check("link", self, threshold=(-1, 1), min_norm=(0, MANY))
 
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """Training windows: frames, stride and size. num_frames fits the causal VAE's grouping: 1 + 4k."""
+    """Training windows: frames, stride and size. Video models want 1 + 4k frames, as causal VAEs group them."""
 
     num_frames: int = 17
     stride: int = 2
@@ -69,6 +111,12 @@ class WindowConfig:
     min_visible: float = 0.5  # share of a window's frames in which a character must be seen to join the cast
     min_face_px: float = 8.0  # shorter face side at the window's size; smaller faces teach nothing
 
+    def __post_init__(self) -> None:
+        _check("windows", self, num_frames=(2, MANY), stride=(1, MANY), hop=(1, MANY))
+        _check("windows", self, width_px=(16, MANY), height_px=(16, MANY), max_cast=(1, 255))
+        _check("windows", self, min_visible=(0, 1), min_face_px=(0, MANY))
+        _check_multiple("windows", self, 2, "width_px", "height_px")  # H.264 halves the colour planes
+
 
 @dataclass(frozen=True)
 class ReferenceConfig:
@@ -77,11 +125,17 @@ class ReferenceConfig:
     min_count: int = 3
     max_count: int = 5
     guard_gap_s: float = 1.0  # from the window, for references of the same shot
-    min_score: float = 0.8  # detector confidence; covered faces score below (measured for the embedded pack)
-    min_norm: float = 2.8
+    min_score: float = 0.0  # detector confidence; covered faces score below; 0 takes the pack's own
+    min_norm: float = 0.0  # embedding length, as link.min_norm; 0 takes the pack's own
     min_sharpness: float = 20.0  # variance of the Laplacian of the aligned crop
-    min_similarity: float = 0.4  # below: another person
-    max_similarity: float = 0.97  # above: the same picture
+    min_similarity: float = 0.0  # cosine; below: another person; 0 takes the pack's own
+    max_similarity: float = 0.97  # cosine; above: the same picture
+
+    def __post_init__(self) -> None:
+        _check("references", self, min_count=(1, MANY), max_count=(self.min_count, MANY))
+        _check("references", self, guard_gap_s=(0, MANY), min_score=(0, 1), min_norm=(0, MANY))
+        _check("references", self, min_sharpness=(0, MANY), min_similarity=(-1, 1))
+        _check("references", self, max_similarity=(self.min_similarity, 1))
 
 
 @dataclass(frozen=True)
@@ -89,6 +143,9 @@ class PackConfig:
     """Shards."""
 
     samples_per_shard: int = 16
+
+    def __post_init__(self) -> None:
+        _check("pack", self, samples_per_shard=(1, MANY))
 
 
 @dataclass(frozen=True)
@@ -98,6 +155,9 @@ class RunConfig:
     num_workers: int = 0  # 0: one per core
     max_attempts: int = 3  # a clip that kills its worker this often is quarantined
     max_quarantined: float = 0.1  # share of clips; more than this and the run fails, nothing is packed
+
+    def __post_init__(self) -> None:
+        _check("run", self, num_workers=(0, MANY), max_attempts=(1, MANY), max_quarantined=(0, 1))
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ _PLACES = ("manifest", "clips", "output", "run")
 _NOT_ANALYSIS = {
     "decode": ("timeout_s", "max_chunk_bytes"),
     "windows": ("max_cast", "min_visible", "min_face_px"),
+    "link": ("threshold",),  # its min_norm says which embeddings a tracker may trust
     "references": ("min_count", "max_count", "guard_gap_s", "min_similarity", "max_similarity"),
 }
 
@@ -70,7 +71,7 @@ def _hashed(path: Path, before: _Remembered | None) -> _Remembered:
 def analysis_key(clip: Clip, file_sha256: str, config: PrepareConfig, pack: PackFiles) -> str:
     """16 hex digits for what ``analyse`` makes of a clip: its span, its file and the knobs of analysis."""
     knobs = asdict(config)
-    for name in (*_PLACES, "link", "pack"):
+    for name in (*_PLACES, "pack"):
         del knobs[name]
     for section, names in _NOT_ANALYSIS.items():
         for name in names:

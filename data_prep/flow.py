@@ -24,6 +24,7 @@ from data_prep.config import PrepareConfig
 from data_prep.faces.packs import PackSpec, find_pack
 from data_prep.identities import Linked, link
 from data_prep.isolation import Failure, Limits, Task, Workers
+from data_prep.limits import with_pack_limits
 from data_prep.manifest import read_clips
 from data_prep.records import U8, AnalysedClip, Clip, Decision, InputError, Json, Progress
 from data_prep.references import Candidate, candidates_of
@@ -100,6 +101,7 @@ def _prepare(
 ) -> Prepared:
     output = Path(config.output)
     pack = find_pack(config.faces.pack).spec
+    config = with_pack_limits(config, pack)
     clips, decisions = read_clips(Path(config.manifest), _clips_folder(config))
     works, inputs = addresses(clips, decisions, config, pack, on_progress)
     finished = finished_facts(output, inputs)
@@ -175,7 +177,7 @@ def analyse_clip(job: AnalyseJob) -> None:
 def _link(works: Sequence[ClipWork], config: PrepareConfig, pack: PackSpec, on_progress: Progress) -> Linked:
     known = catalogue.known_characters(Path(config.output))
     on_progress("link", 0, 1)
-    linked = link((w.load() for w in works), config.link, pack.name, pack.same_person, known)
+    linked = link((w.load() for w in works), config.link, pack.name, known)
     on_progress("link", 1, 1)
     return linked
 
@@ -228,7 +230,7 @@ def _pack(
     for at, part in enumerate(parts):
         needed = {plan.note.clip_id for plan in part}
         needed |= {place.clip_id for plan in part for slot in plan.crops for place in slot}
-        name = f"shard-{at:06d}"
+        name = f"shard-{at:06d}"  # as SHARDS has it
         tasks.append(
             Task(name, ShardJob(folder / f"{name}.tar", part, {clip: by_clip[clip] for clip in needed}))
         )

@@ -34,7 +34,7 @@ CALIBRATION_FACES = (
 
 @dataclass(frozen=True)
 class TrackFaces:
-    """What linking keeps of a track: embedding f32[D] unit mean; early and late f32[<=4,D], unit rows from the
+    """What linking keeps of a track: embedding f32[D] unit mean; early and late f32[<=8,D], unit rows from the
     first and the last third of its usable faces."""
 
     id: str
@@ -79,18 +79,14 @@ class Clusters:
 
 
 def link(
-    clips: Iterable[AnalysedClip],
-    config: LinkConfig,
-    pack: str,
-    pack_threshold: float,
-    known: Mapping[str, str] | None = None,
+    clips: Iterable[AnalysedClip], config: LinkConfig, pack: str, known: Mapping[str, str] | None = None
 ) -> Linked:
     """Characters of a corpus. Clips are taken one at a time and let go, in any order: the answer is the same.
 
+    ``config`` as it stands, with the pack's limits in it (``data_prep.limits``); ``pack``: the name to report.
     ``known`` maps track ids to the character ids of an earlier run: a character keeps the id that most of its
     tracks had. Without it a character is named ``c`` + 8 hex digits of the sha256 of its smallest track id.
     """
-    threshold = config.threshold or pack_threshold
     found: list[TrackFaces] = []
     must_not: list[tuple[str, str]] = []
     decisions: list[Decision] = []
@@ -105,10 +101,10 @@ def link(
         must_not += co_visible(clip.tracks)
     tracks = tuple(sorted(found, key=lambda track: track.id))
     pairs = tuple(sorted(must_not))
-    groups = cluster(tracks, pairs, threshold)
+    groups = cluster(tracks, pairs, config.threshold)
     return Linked(
         characters=name_characters(groups, known or {}),
-        calibration=calibrate(tracks, pairs, pack, threshold),
+        calibration=calibrate(tracks, pairs, pack, config.threshold),
         must_not=pairs,
         tracks=tracks,
         decisions=tuple(sorted(decisions, key=lambda decision: decision.item)),

@@ -7,7 +7,7 @@ half-open. A frame index counts the analysed frames of one clip; its presentatio
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -142,7 +142,7 @@ class Decision:
     """
 
     item: str
-    kind: Literal["row", "clip", "track", "window", "sample"]
+    kind: Literal["clip", "track", "window", "sample"]
     fate: Fate
     stage: str
     rule: str = ""
@@ -193,29 +193,6 @@ class Calibration:
     false_reject: float
     num_positive: int
     num_negative: int
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A face of a character from outside the sample's own frames. image: u8[112,112,3] RGB, aligned.
-
-    similarity: cosine to the character's faces in the sample; time_gap_s: distance in the source's time to the
-    nearest frame of the sample, NaN when the source differs; yaw_difference_deg: to the sample's mean yaw.
-    """
-
-    character_id: str
-    clip_id: str
-    source_id: str
-    track_id: str
-    frame: int
-    time_s: float
-    origin: Origin
-    time_gap_s: float
-    similarity: float
-    yaw_deg: float
-    yaw_difference_deg: float
-    sharpness: float
-    image: U8 = field(repr=False)
 
 
 Json = dict[str, Any]

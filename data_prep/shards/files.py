@@ -20,6 +20,7 @@ from data_prep.shards.sample import SCHEMA, Sample, ShardError, decode_sample, e
 
 INDEX = "index.jsonl"
 MANIFEST = "manifest.json"
+SHARDS = "shard-*.tar"
 
 
 @dataclass(frozen=True)

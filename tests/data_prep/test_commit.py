@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.commit import NEXT, WORK, clear, publish, sole_user, whole_folder
+from data_prep.records import InputError
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
@@ -22,15 +23,28 @@ def read(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): p.read_text() for p in places}
 
 
-OLD = {"a.tar": "1", "b.tar": "1", "index.jsonl": "1", "faces/tracks.npz": "1", "manifest.json": "1"}
-NEW = {"a.tar": "2", "c.tar": "2", "index.jsonl": "2", "faces/tracks.npz": "2", "manifest.json": "2"}
+OLD = {
+    "shard-0.tar": "1",
+    "shard-1.tar": "1",
+    "index.jsonl": "1",
+    "faces/tracks.npz": "1",
+    "manifest.json": "1",
+}
+NEW = {
+    "shard-0.tar": "2",
+    "shard-2.tar": "2",
+    "index.jsonl": "2",
+    "faces/tracks.npz": "2",
+    "manifest.json": "2",
+}
 
 
 def test_a_new_generation_replaces_the_old_and_leaves_other_files(tmp_path: Path) -> None:
-    write(tmp_path, {**OLD, "config.yaml": "mine", "report.html": "mine", f"{WORK}/x/y": "work"})
+    theirs = {"config.yaml": "mine", "report.html": "mine", "footage.tar": "mine", "faces/anna.png": "mine"}
+    write(tmp_path, {**OLD, **theirs, f"{WORK}/x/y": "work"})
     write(tmp_path / NEXT, NEW)
     publish(tmp_path)
-    assert read(tmp_path) == {**NEW, "config.yaml": "mine", "report.html": "mine"}
+    assert read(tmp_path) == {**NEW, **theirs}
     assert not (tmp_path / NEXT).exists()
     assert (tmp_path / WORK / "x" / "y").exists()
 
@@ -78,6 +92,22 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with whole_folder(final) as aside:
         write(aside, {"a/b": "later"})
     assert read(final) == {"a/b": "x"}
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_an_output_that_cannot_be_a_folder_is_bad_input(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot be made a folder"), sole_user(tmp_path / place):
+        pass
+
+
+def test_a_second_preparation_is_sent_away(tmp_path: Path) -> None:
+    with (
+        sole_user(tmp_path),
+        pytest.raises(InputError, match="another castbank prepare"),
+        sole_user(tmp_path),
+    ):
+        pass
 
 
 def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:

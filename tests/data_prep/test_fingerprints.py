@@ -25,7 +25,6 @@ AFTER_ANALYSIS = {
     "references.min_similarity",
     "references.max_similarity",
     "link.threshold",
-    "link.min_norm",
     "pack.samples_per_shard",
 }
 NO_RESULT = {
@@ -50,8 +49,11 @@ def changed(config: Any, key: str) -> Any:
     value = getattr(config, name)
     if rest:
         return replace(config, **{name: changed(value, rest)})
-    other = value + "x" if isinstance(value, str) else (not value if isinstance(value, bool) else value + 1)
-    return replace(config, **{name: other})
+    if isinstance(value, str):
+        return replace(config, **{name: value + "x"})
+    if name == "min_count":
+        return replace(config, **{name: value + 1})
+    return replace(config, **{name: value + 32 if isinstance(value, int) else value / 2 or 0.5})
 
 
 def knobs(config: Any, prefix: str = "") -> list[str]:

@@ -14,6 +14,7 @@ from data_prep.identities import TrackFaces, calibrate, cluster, co_visible, lin
 from data_prep.records import F32, AnalysedClip, Clip, FaceTrack
 
 DIM = 64
+LINK = LinkConfig(threshold=0.4, min_norm=2.8)
 
 
 def unit(vector: np.ndarray) -> F32:
@@ -75,7 +76,7 @@ def corpus(seed: int, num_people: int = 6, num_clips: int = 24) -> tuple[list[An
 
 
 def groups_of(clips: Sequence[AnalysedClip]) -> set[frozenset[str]]:
-    return {frozenset(c.track_ids) for c in link(clips, LinkConfig(), "test", 0.4).characters}
+    return {frozenset(c.track_ids) for c in link(clips, LINK, "test").characters}
 
 
 def faces(*vectors: F32) -> list[TrackFaces]:
@@ -93,11 +94,11 @@ def test_every_person_becomes_one_character(seed: int) -> None:
 
 def test_the_order_of_clips_and_tracks_changes_nothing() -> None:
     clips, _ = corpus(7)
-    expected = link(clips, LinkConfig(), "test", 0.4)
+    expected = link(clips, LINK, "test")
     shuffler = random.Random(1)
     for _ in range(4):
         shuffled = shuffler.sample(clips, len(clips))
-        again = link(shuffled, LinkConfig(), "test", 0.4)
+        again = link(shuffled, LINK, "test")
         assert again.characters == expected.characters
         assert again.must_not == expected.must_not
         assert again.calibration == expected.calibration
@@ -113,7 +114,7 @@ def test_twins_seen_together_stay_two_and_split_the_rest() -> None:
     two = make_clip(
         "b", "s2", [make_track("b-0", twin, rng, noise=0.1), make_track("b-1", twin, rng, noise=0.1)]
     )
-    characters = link([one, two], LinkConfig(), "test", 0.4).characters
+    characters = link([one, two], LINK, "test").characters
     assert len(characters) == 2
     assert all(len({track[0] for track in c.track_ids}) == 2 for c in characters)
 
@@ -178,8 +179,8 @@ def slow_linkage(
 
 def test_ids_stay_when_clips_are_added() -> None:
     clips, _ = corpus(11)
-    before = link(clips[4:], LinkConfig(), "test", 0.4)
-    after = link(clips, LinkConfig(), "test", 0.4, known=before.character_of())
+    before = link(clips[4:], LINK, "test")
+    after = link(clips, LINK, "test", known=before.character_of())
     kept = after.character_of()
     assert all(kept[track] == name for track, name in before.character_of().items())
     assert len({c.id for c in after.characters}) == len(after.characters)
@@ -193,7 +194,7 @@ def test_a_known_id_goes_to_the_larger_claim_only() -> None:
         make_clip("b", "s", [make_track("b-0", one, rng)]),
         make_clip("c", "s", [make_track("c-0", other, rng)]),
     ]
-    named = link(clips, LinkConfig(), "test", 0.4, known=dict.fromkeys(("a-0", "b-0", "c-0"), "cold"))
+    named = link(clips, LINK, "test", known=dict.fromkeys(("a-0", "b-0", "c-0"), "cold"))
     names = named.character_of()
     assert names["a-0"] == names["b-0"] == "cold"
     assert names["c-0"] != "cold"
@@ -202,7 +203,7 @@ def test_a_known_id_goes_to_the_larger_claim_only() -> None:
 def test_a_track_of_covered_faces_is_dropped_with_its_number() -> None:
     rng = np.random.default_rng(5)
     covered = make_track("a-0", np.eye(DIM, dtype=np.float32)[0], rng, norm=1.5)
-    linked = link([make_clip("a", "s", [covered])], LinkConfig(), "test", 0.4)
+    linked = link([make_clip("a", "s", [covered])], LINK, "test")
     assert linked.characters == ()
     decision = linked.decisions[0]
     assert (decision.item, decision.rule, decision.value, decision.limit) == (

@@ -14,6 +14,7 @@ from data_prep.references import Candidate, Pick, Target, choose, origin_of, tim
 
 DIM = 32
 FACE = np.eye(DIM, dtype=np.float32)[0]
+CONFIG = ReferenceConfig(min_score=0.8, min_norm=2.8, min_similarity=0.4)
 
 
 def looking_like(similarity: float, direction: int) -> F32:
@@ -89,7 +90,7 @@ def random_candidate(rng: np.random.Generator, number: int) -> Candidate:
 @pytest.mark.parametrize("seed", range(60))
 def test_no_reference_comes_from_the_window_or_its_guard_gap(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    config = ReferenceConfig(min_count=1)
+    config = replace(CONFIG, min_count=1)
     candidates = [random_candidate(rng, number) for number in range(int(rng.integers(1, 80)))]
     first_s = float(rng.uniform(100, 108))
     here = target(first_s=first_s, last_s=first_s + float(rng.uniform(0.1, 2)))
@@ -139,7 +140,7 @@ def test_a_window_is_dropped_with_the_rule_the_number_and_the_limit(
     change: dict[str, Any], reason: str
 ) -> None:
     candidates = [candidate(0), candidate(1), candidate(2, **change)]
-    result = choose(target(), candidates, ReferenceConfig())
+    result = choose(target(), candidates, CONFIG)
     assert isinstance(result, Decision)
     assert (result.item, result.fate, result.rule) == ("here-0000", "dropped", "too_few_references")
     assert (result.value, result.limit) == ("2", ">= 3")
@@ -147,7 +148,7 @@ def test_a_window_is_dropped_with_the_rule_the_number_and_the_limit(
 
 
 def test_someone_seen_nowhere_else_has_no_reference() -> None:
-    result = choose(target(), [], ReferenceConfig())
+    result = choose(target(), [], CONFIG)
     assert isinstance(result, Decision)
     assert (result.value, result.detail) == ("0", "c1: seen nowhere else")
 
@@ -156,7 +157,7 @@ def test_the_same_picture_is_judged_by_the_nearest_face_of_the_window() -> None:
     """The mean of a turning head is like no frame of it; a copy of one frame must still be refused."""
     turning = np.stack([FACE, looking_like(0.5, 1)])
     copies = [candidate(n, embedding=FACE) for n in range(3)]
-    result = choose(target(faces=turning), copies, ReferenceConfig())
+    result = choose(target(faces=turning), copies, CONFIG)
     assert isinstance(result, Decision)
     assert "3 similarity > 0.97" in result.detail
 
@@ -177,8 +178,8 @@ def test_a_worse_origin_only_fills_up_to_the_least_number() -> None:
         candidate(n, clip_id="here", shot=1, source_time_s=108.0, span_s=(100.0, 110.0)) for n in range(4, 8)
     ]
     enough = [candidate(n) for n in range(3)]
-    assert set(chosen(choose(target(), [*near, *enough], ReferenceConfig()))) == {0, 1, 2}
-    result = choose(target(), [*near, *enough[:2]], ReferenceConfig())
+    assert set(chosen(choose(target(), [*near, *enough], CONFIG))) == {0, 1, 2}
+    result = choose(target(), [*near, *enough[:2]], CONFIG)
     assert {0, 1} < set(chosen(result))
     assert isinstance(result, tuple)
     assert [pick.note.origin for pick in result][:2] == ["other_clip", "other_clip"]
@@ -188,7 +189,7 @@ def test_yaw_is_spread_and_repeats_are_left_out() -> None:
     yaws = [0.0, 1.0, 2.0, -35.0, 34.0, 3.0]
     candidates = [candidate(n, yaw_deg=yaw) for n, yaw in enumerate(yaws)]
     candidates.append(candidate(6, yaw_deg=50.0, embedding=candidates[4].embedding, score=0.81))
-    config = ReferenceConfig(max_count=3)
+    config = replace(CONFIG, max_count=3)
     picked = [candidates[at] for at in chosen(choose(target(), candidates, config))]
     assert {face.yaw_deg for face in picked} >= {-35.0, 34.0} or {face.yaw_deg for face in picked} >= {
         -35.0,
@@ -200,7 +201,7 @@ def test_yaw_is_spread_and_repeats_are_left_out() -> None:
 def test_the_order_of_candidates_changes_nothing() -> None:
     rng = np.random.default_rng(3)
     candidates = [random_candidate(rng, number) for number in range(60)]
-    config = ReferenceConfig(min_count=1)
+    config = replace(CONFIG, min_count=1)
     expected = choose(target(), candidates, config)
     for _ in range(3):
         shuffled = [candidates[at] for at in rng.permutation(len(candidates))]

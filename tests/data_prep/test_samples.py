@@ -9,17 +9,22 @@ import numpy as np
 import pytest
 
 from data_prep.config import PrepareConfig, ReferenceConfig, WindowConfig
+from data_prep.faces.packs import PACKS
+from data_prep.limits import with_pack_limits
 from data_prep.records import U8, AnalysedClip, Captions, Clip, Decision, FaceTrack, Window
 from data_prep.references import candidates_of
 from data_prep.samples import CropAddress, Plan, build, label_map, mask_boxes, people_in, sample_key, select
 from data_prep.shards import decode_sample, encode_sample
 
 FRAMES, HEIGHT, WIDTH, DIM = 5, 48, 80, 16
-CONFIG = PrepareConfig(
-    manifest="m",
-    output="o",
-    windows=WindowConfig(max_cast=2),
-    references=ReferenceConfig(min_count=2, max_count=3),
+CONFIG = with_pack_limits(
+    PrepareConfig(
+        manifest="m",
+        output="o",
+        windows=WindowConfig(max_cast=2),
+        references=ReferenceConfig(min_count=2, max_count=3),
+    ),
+    PACKS["embedded"],
 )
 
 

@@ -9,6 +9,7 @@ from data_prep.config import TrackConfig
 from data_prep.tracks import FaceTracker, iou
 
 DIM, MIN_NORM = 64, 2.8
+CONFIG = TrackConfig(min_cosine=0.4)
 
 
 def embedding(person: int, rng: np.random.Generator) -> np.ndarray:
@@ -25,7 +26,7 @@ def box(x, y, size=60):
 def follow(people_by_frame, embed_every=4, detect_every=1, seed=0):
     """people_by_frame: per frame {person: (box, norm)}; → {track: [(frame, person)]}, number of embeddings."""
     rng = np.random.default_rng(seed)
-    tracker = FaceTracker(TrackConfig(), detect_every, embed_every, MIN_NORM)
+    tracker = FaceTracker(CONFIG, detect_every, embed_every, MIN_NORM)
     tracks, num_embedded = defaultdict(list), 0
     for frame, people in enumerate(people_by_frame):
         if people == "cut":
@@ -118,7 +119,7 @@ def test_one_walker_is_one_track_and_is_rarely_embedded(detect_every):
 
 
 def test_overlapping_faces_are_always_embedded():
-    tracker = FaceTracker(TrackConfig(), 1, 4, MIN_NORM)
+    tracker = FaceTracker(CONFIG, 1, 4, MIN_NORM)
     apart, close = np.stack([box(100, 100), box(300, 100)]), np.stack([box(100, 100), box(150, 100)])
     for frame, (boxes, expected) in enumerate([(apart, True), (apart, False), (close, True), (close, True)]):
         wanted = tracker.wanted(frame, boxes)
