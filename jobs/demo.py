@@ -13,7 +13,6 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 from data_prep.records import InputError
@@ -40,11 +39,12 @@ class StepError(Exception):
 @dataclass(frozen=True)
 class Casting:
     """Who plays what, as character ids. added: trained by the LoRA alone; pair: the two that most samples without
-    ``added`` show together; partner: seen most with ``added``."""
+    ``added`` show together; partner: seen most with ``added``; clip: a real clip of the pair."""
 
     added: str
     pair: tuple[str, str]
     partner: str
+    clip: str
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -75,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
             config = CONFIGS / ("train_tiny.yaml" if kind == "full" else "train_tiny_lora.yaml")
             places = (f"run={runs / kind}", f"data.shards={shards}")
             steps(f"train-{kind}", "train", "--config", config, *places, *extra)
+        real = footage / "clips" / f"{casting.clip}.mp4"
+        _judge(steps, output, "real", real, casting.pair)
         _scene(steps, output, "full", casting.pair)
         _scene(steps, output, "lora", (casting.added, casting.partner))
     except StepError as failed:
@@ -124,12 +126,14 @@ def choose_cast(shards: Path) -> Casting:
 
     rows = ShardSet.open(shards).rows
     seen = Counter(character for row in rows for character in row.cast)
-    together = Counter(pair for row in rows for pair in combinations(sorted(row.cast), 2))
+    together = Counter((min(row.cast), max(row.cast)) for row in rows if len(row.cast) == 2)
     for added, _ in sorted(seen.items(), key=lambda item: (item[1], item[0])):
         with_added = [(n, b if a == added else a) for (a, b), n in together.items() if added in (a, b)]
         others = [(n, pair) for pair, n in together.items() if added not in pair]
         if with_added and others and seen[added] > 1:
-            return Casting(added, max(others)[1], max(with_added)[1])
+            pair = max(others)[1]
+            clip = min(row.clip_id for row in rows if set(row.cast) == set(pair))
+            return Casting(added, pair, max(with_added)[1], clip)
     raise InputError(f"shards {str(shards)!r}: no character is seen beside a pair that is seen without it")
 
 
@@ -155,8 +159,14 @@ def _scene(steps: Steps, output: Path, kind: str, cast: tuple[str, str]) -> None
     steps(
         f"generate-{kind}", "generate", run, "--prompt", prompt, "--cast", ",".join(cast), "--output", video
     )
+    _judge(steps, output, kind, video, cast)
+
+
+def _judge(steps: Steps, output: Path, kind: str, video: Path, cast: tuple[str, str]) -> None:
+    """Judge a video against the shards' references; a real one shows what the figures of a good one are."""
     places = ("--references", output / "shards", "--output", output / f"evaluation-{kind}")
-    steps(f"evaluate-{kind}", "evaluate", video, "--cast", ",".join(cast), *places)
+    every = "6" if kind == "real" else "1"
+    steps(f"evaluate-{kind}", "evaluate", video, "--cast", ",".join(cast), "--every", every, *places)
 
 
 def _summary(output: Path, spent_s: float) -> str:
@@ -166,8 +176,7 @@ def _summary(output: Path, spent_s: float) -> str:
         f"\nDone in {spent_s:.0f} s: {facts['num_clips']} clips, {facts['num_characters']} characters, "
         f"{facts['num_samples']} samples, 2 trained runs.\n"
         f"  look at the shards:      {output / 'report.html'}\n"
-        f"  look at the evaluations: {output / 'evaluation-full' / 'evaluation.html'}, "
-        f"{output / 'evaluation-lora' / 'evaluation.html'}\n"
+        f"  look at the evaluations: {output}/evaluation-{{real,full,lora}}/evaluation.html\n"
         f"  look at the videos:      {output / 'videos'}\n"
         f"  look at the runs:        mlflow ui --backend-store-uri sqlite:///{store}\n"
     )
