@@ -163,11 +163,13 @@ class _Watch:
         for number, seen in sorted(self._seen.items()):
             track_id = f"{self._clip_id}-t{number:03d}"
             num_frames = len(seen) * faces.detect_every
-            if num_frames >= limits.min_frames:
+            if num_frames < limits.min_frames:
+                self._drop(track_id, "track", "track_too_short", str(num_frames), str(limits.min_frames))
+            elif not seen.is_embedded:
+                self._drop(track_id, "track", "never_embedded", "0 embeddings", "at least 1")
+            else:
                 shot = len(self._starts) - 1
                 self._tracks.append(seen.to_track(track_id, self._clip_id, shot, faces.detect_every))
-            else:
-                self._drop(track_id, "track", "track_too_short", str(num_frames), str(limits.min_frames))
         self._seen = {}
         self._tracker.cut()
         self._recorder.cut()

@@ -49,8 +49,8 @@ def sole_user(output: Path) -> Iterator[None]:
         work.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError, PermissionError, FileNotFoundError) as error:
         raise InputError(
-            f"output {str(output)!r} cannot be made a folder: {error.strerror}; give a folder that exists or can be "
-            "made, and that you may write to"
+            f"output {str(output)!r} cannot be made a folder: {error.strerror}; give one that can be made, and "
+            "that you may write to"
         ) from error
     with (work / "lock").open("w") as lock:
         try:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from data_prep.analysis_store import SCHEMA
+from data_prep.atomic import write_atomic
 from data_prep.config import PrepareConfig
 from data_prep.records import Clip, Decision, Json, Progress
 
@@ -48,15 +49,15 @@ def hash_files(paths: Sequence[Path], memory: Path, on_progress: Progress) -> di
     """
     remembered = _recall(memory / REMEMBERED)
     known: dict[str, _Remembered] = {}
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # hashing releases the interpreter's lock
+    with ThreadPoolExecutor(
+        len(os.sched_getaffinity(0))
+    ) as threads:  # hashing releases the interpreter's lock
         for path, entry in zip(
             paths, threads.map(lambda p: _hashed(p, remembered.get(str(p))), paths), strict=True
         ):
             known[str(path)] = entry
             on_progress("fingerprint", len(known), len(paths))
-    aside = memory / f".{REMEMBERED}.{os.getpid()}"
-    aside.write_text(json.dumps(known), encoding="utf-8")
-    aside.replace(memory / REMEMBERED)
+    write_atomic(memory / REMEMBERED, json.dumps(known).encode())
     return {path: str(known[str(path)][2]) for path in paths}
 
 

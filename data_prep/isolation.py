@@ -10,10 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -70,12 +73,14 @@ class _Attempt(Generic[T]):
 class Workers:
     """Ray, as a context manager: the caller's if it has one, else the one that RAY_ADDRESS names, else our own.
 
-    num_workers: tasks at once; 0 is one per core. A Ray of our own starts at the first use, keeps its files in a
-    new folder under the system's temporary folder, and leaves no process and no file behind.
+    num_workers: tasks at once; 0 is one per core, of this machine or of the cluster. A Ray of our own starts at the
+    first use, keeps its files in a new folder under the system's temporary folder, and leaves no process and no
+    file behind.
     """
 
     def __init__(self, num_workers: int) -> None:
-        self.num_workers = num_workers or os.cpu_count() or 1
+        self.num_workers = num_workers or len(os.sched_getaffinity(0))
+        self._one_per_core = num_workers == 0
         self._folder: Path | None = None
         self._started = False
 
@@ -124,24 +129,40 @@ class Workers:
     def _start(self) -> None:
         import ray
 
-        address = os.environ.get("RAY_ADDRESS")
-        if ray.is_initialized():
-            return
-        if address:
+        if not ray.is_initialized():
+            with _own_sigterm():
+                self._init()
+            self._started = True
+        if self._one_per_core:  # more than the cores would wait in Ray's queue while their timeout runs
+            self.num_workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+    def _init(self) -> None:
+        import ray
+
+        if address := os.environ.get("RAY_ADDRESS"):
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        else:
-            os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else a token is made that later clients lack
-            self._folder = Path(tempfile.mkdtemp(prefix="castbank-ray-"))
-            ray.init(
-                num_cpus=self.num_workers,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-                object_store_memory=OBJECT_STORE_BYTES,
-                runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
-                _temp_dir=str(self._folder),
-            )
-        self._started = True
+            return
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else a token is made that later clients lack
+        self._folder = Path(tempfile.mkdtemp(prefix="castbank-ray-"))
+        ray.init(
+            address="local",
+            num_cpus=self.num_workers,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=OBJECT_STORE_BYTES,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+            _temp_dir=str(self._folder),
+        )
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keeps the SIGTERM handler of whoever has one; ray.init puts its own in place, which ends the process."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run_logged(work: Callable[[T], R], item: T, log: Path) -> R:

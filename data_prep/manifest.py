@@ -45,6 +45,11 @@ OPTIONAL = {
 """Column as UltraVideo (or we) spell it → its spellings in lower case without spaces, underscores, hyphens."""
 
 
+MOST_KEY = (
+    64  # characters of a clip's id: a tar's member names hold 100, of which the window and ending take 20
+)
+
+
 def read_clips(csv_path: Path, clips_folder: Path) -> tuple[list[Clip], list[Decision]]:
     """The clips of a manifest in its order, and the fate of every row that gives none.
 
@@ -58,11 +63,12 @@ def read_clips(csv_path: Path, clips_folder: Path) -> tuple[list[Clip], list[Dec
     seen: dict[str, int] = {}
     for row in _rows(csv_path):
         clip_id = row.clip_id()
-        if clip_id in seen:
+        key = key_of(clip_id)
+        if key in seen:
             raise row.error(
-                "clip_id", f"also in line {seen[clip_id]}", "each clip_id once; remove one of the two"
+                "clip_id", f"also in line {seen[key]}", "each clip_id once; remove one of the two"
             )
-        seen[clip_id] = row.line
+        seen[key] = row.line
         found = finder.find(row, clip_id)
         clip = row.clip(clip_id, found or clips_folder / clip_id)
         if clip.consent == "refused":
@@ -81,11 +87,13 @@ def _dropped(clip: Clip, rule: str, value: str, limit: str) -> Decision:
 
 
 def key_of(clip_id: str) -> str:
-    """A clip's id free of dots and slashes: the path without .mp4 where that is plain, else made plain and
+    """A clip's id free of dots and slashes: the path without .mp4 where that is plain and short, else made so and
     ended by 8 hex digits of the original's sha256, so that ``a/b`` and ``a.b`` stay two."""
     stem = re.sub(r"\.mp4$", "", clip_id, flags=re.IGNORECASE)
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", stem)
-    return plain if plain == stem else f"{plain}-{hashlib.sha256(clip_id.encode()).hexdigest()[:8]}"
+    if plain == stem and len(plain) <= MOST_KEY:
+        return plain
+    return f"{plain[: MOST_KEY - 9]}-{hashlib.sha256(clip_id.encode()).hexdigest()[:8]}"
 
 
 def seconds(text: str) -> float:
@@ -131,7 +139,7 @@ class _Row:
         """The clip_id, checked to stay below the clips folder and ending in .mp4."""
         text = self.cells["clip_id"].strip().replace("\\", "/")
         parts = PurePosixPath(text).parts
-        if not text or text.startswith("/") or ".." in parts or not text.isprintable() or ":" in parts[0]:
+        if not parts or text.startswith("/") or ".." in parts or not text.isprintable() or ":" in parts[0]:
             raise self.error("clip_id", "unsafe or empty path", "a path below the clips folder, without '..'")
         return str(PurePosixPath(text)) if text.lower().endswith(".mp4") else f"{PurePosixPath(text)}.mp4"
 

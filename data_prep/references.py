@@ -158,12 +158,12 @@ def origin_of(target: Target, candidate: Candidate) -> tuple[Origin, int]:
 
 
 def time_gap_s(target: Target, candidate: Candidate) -> float | None:
-    """Seconds of the source between a candidate and the window's nearest frame, 0 within the window's span, None
-    where the sources differ."""
+    """Seconds of the source between a candidate and the window's nearest frame, to 0.1 ms as shards keep it; 0
+    within the window's span, None where the sources differ."""
     if candidate.source_id != target.source_id:
         return None
     at = candidate.source_time_s
-    return max(target.first_s - at, at - target.last_s, 0.0)
+    return round(max(target.first_s - at, at - target.last_s, 0.0), 4)
 
 
 def _place_refusal(target: Target, candidate: Candidate, gap_s: float | None, config: ReferenceConfig) -> str:
@@ -245,7 +245,7 @@ def _note(target: Target, fit: _Fit) -> ReferenceNote:
         frame=candidate.frame,
         time_s=round(candidate.time_s, 4),
         origin=fit.origin,
-        time_gap_s=None if fit.gap_s is None else round(fit.gap_s, 4),
+        time_gap_s=fit.gap_s,
         similarity=round(fit.similarity, 4),
         yaw_deg=round(candidate.yaw_deg, 1),
         yaw_difference_deg=round(candidate.yaw_deg - target.yaw_deg, 1),

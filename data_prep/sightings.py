@@ -53,7 +53,7 @@ class Sighting:
 
 
 class Sightings:
-    """The growing list of one track; its first sighting is measured and embedded."""
+    """The growing list of one track."""
 
     def __init__(self) -> None:
         self._seen: list[Sighting] = []
@@ -61,6 +61,11 @@ class Sightings:
 
     def __len__(self) -> int:
         return len(self._seen)
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether any sighting is measured and embedded, without which there is no track."""
+        return any(s.embedding is not None and s.outline_px is not None for s in self._seen)
 
     def add(self, sighting: Sighting) -> None:
         self._seen.append(sighting)

@@ -26,10 +26,10 @@ MEMORY = 0.9
 """Weight of a track's past in its mean embedding: it follows a turning head over some ten embeddings."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Live:
-    """A track that may still be continued. first, seen: frames of its first and last detection; velocity: f32[4]
-    px a frame; memory: sum of reliable embeddings, zero if none."""
+    """A track that may still be continued. first, seen: frames of its first and last detection; embedded: of its
+    last embedding; velocity: f32[4] px a frame; memory: sum of reliable embeddings, zero if none."""
 
     number: int
     first: int
@@ -110,7 +110,8 @@ class FaceTracker:
 
     def _opened(self, frame: int, box_px: F32, no_memory: F32) -> _Live:
         self._num_tracks += 1
-        return _Live(self._num_tracks - 1, frame, box_px, np.zeros(4, np.float32), frame, frame, no_memory)
+        never = frame - self._embed_every  # the next sighting wants an embedding, if this one has none
+        return _Live(self._num_tracks - 1, frame, box_px, np.zeros(4, np.float32), frame, never, no_memory)
 
     def _move(self, track: _Live, frame: int, box_px: F32) -> None:
         # half the new velocity: one box that is off does not throw the next prediction
@@ -119,14 +120,23 @@ class FaceTracker:
         track.box_px, track.seen = box_px, frame
 
     def _adopt(self, track: _Live, box_px: F32, frame: int, matched: set[int]) -> None:
-        """Gives a track that is found again the nameless one that led to where it was found."""
-        for other in self._live:
-            nameless = not other.memory.any() and other.number not in matched and other.first > track.seen
-            recent = frame - other.seen <= self._detect_every
-            overlap = iou(other.predicted(frame)[None], box_px[None])[0, 0]
-            if nameless and recent and overlap >= self._config.min_iou:
-                self.adopted[other.number] = track.number
-        self._live = [t for t in self._live if t.number not in self.adopted]
+        """Gives a track that is found again the nameless one that led to where it was found: one at most, since two
+        that were seen at once are not one face."""
+        nameless = [
+            other
+            for other in self._live
+            if not other.memory.any()
+            and other.number not in matched
+            and other.first > track.seen
+            and frame - other.seen <= self._detect_every
+        ]
+        if not nameless:
+            return
+        overlap = iou(np.stack([other.predicted(frame) for other in nameless]), box_px[None])[:, 0]
+        best = int(overlap.argmax())
+        if overlap[best] >= self._config.min_iou:
+            self.adopted[nameless[best].number] = track.number
+            self._live.remove(nameless[best])
 
     def _remember(self, track: _Live, frame: int, embedding: F32, norm: float) -> None:
         if norm > 0:

@@ -1,17 +1,20 @@
 """The ``castbank`` command: finds the verb, runs it, and turns what went wrong into one line and an exit code.
 
 Exit codes: 0 done; 1 a bug or a failure of the machine (traceback shown); 2 bad input or configuration; 3 done, but
-nothing is left of the input; 75 stopped by a signal after a checkpoint, run the same command again; 130 interrupted
-by Ctrl-C.
+nothing is left of the input; 75 stopped by SIGTERM, run the same command again and it goes on; 130 interrupted by
+Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
 from typing import Protocol
 
 from data_prep.records import InputError
@@ -26,7 +29,7 @@ VERBS = {  # name: what --help says; the module of the same name in jobs/ is imp
     "doctor": "check this machine and say what to do about each finding",
     "faces": "install face packs; draw what they see in a picture",
 }
-EXIT_BUG, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_INPUT, EXIT_AGAIN, EXIT_INTERRUPTED = 2, 75, 130  # 1 is what Python gives for a traceback
 
 
 class Verb(Protocol):
@@ -51,17 +54,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.verb is None:
         parser.print_help()
         return EXIT_INPUT
+    signals: list[int] = []
     try:
-        code: int = args.run(args)
+        with _interrupted_by_sigterm(signals):
+            code: int = args.run(args)
     except InputError as error:
         sys.stderr.write(f"castbank {args.verb}: {error}\n")
         return EXIT_INPUT
     except KeyboardInterrupt:
+        how = "stopped by SIGTERM" if signals else "interrupted"
         sys.stderr.write(
-            f"\ncastbank {args.verb}: interrupted; nothing half-written stays, run it again to go on\n"
+            f"\ncastbank {args.verb}: {how}; nothing half-written stays, run it again to go on\n"
         )
-        return EXIT_INTERRUPTED
+        return EXIT_AGAIN if signals else EXIT_INTERRUPTED
     return code
+
+
+@contextmanager
+def _interrupted_by_sigterm(came: list[int]) -> Iterator[None]:
+    """SIGTERM ends a verb as Ctrl-C does, and is put into ``came``; a second one does not disturb the ending."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

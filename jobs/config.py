@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import os
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from data_prep.atomic import write_atomic
 from data_prep.records import InputError
 
 T = TypeVar("T")
@@ -52,12 +52,9 @@ def load(schema: type[T], yaml_path: Path | None, overrides: Sequence[str]) -> T
 
 
 def save(config: Any, folder: Path) -> Path:
-    """Write the resolved configuration beside a result, aside first, and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the resolved configuration beside a result and return its path."""
     path = folder / RESOLVED
-    aside = path.with_name(f".{RESOLVED}.{os.getpid()}")
-    aside.write_text(to_yaml(config), encoding="utf-8")
-    aside.replace(path)
+    write_atomic(path, to_yaml(config).encode())
     return path
 
 

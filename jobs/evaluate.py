@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_prep.atomic import write_atomic
 from data_prep.records import InputError
+from jobs.layouts import read_layout
+from jobs.outputs import check_folder
 
 if TYPE_CHECKING:
     from data_prep.records import U8
@@ -21,6 +24,7 @@ SUMMARY = """Who is recognisable in a video, and who bled into whom.
 Writes evaluation.json, evaluation.html and one PNG per video into --output.
 References are a folder (anna/*.png or anna.png: pictures that show her face), prepared shards, or an identity bank.
 
+examples:
   castbank evaluate out.mp4 --references faces/ --cast anna,ben --output judged
   castbank evaluate seeds/*.mp4 --references shards/ --layout layout.png"""
 
@@ -62,13 +66,13 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(
                 f"{video}: {'is a folder' if video.is_dir() else 'not found'}; give a video file."
             )
-    layout = None if args.layout is None else _read_layout(args.layout)
+    check_folder("--output", args.output)
+    layout = None if args.layout is None else read_layout(args.layout)
     references = load_references(args.references)
+    casts = [_cast(video, args.cast, references) for video in args.videos]
     evaluations = []
-    for video in args.videos:
-        evaluations.append(
-            _evaluate(video, references, _cast(video, args.cast, references), layout, args.every)
-        )
+    for video, cast in zip(args.videos, casts, strict=True):
+        evaluations.append(_evaluate(video, references, cast, layout, args.every))
         _say(video, evaluations[-1])
     _write(args.output, args.videos, evaluations, references)
     return 0
@@ -154,23 +158,25 @@ def _from_pictures(folder: Path) -> dict[str, U8]:
 def _cast(video: Path, given: str | None, references: References) -> tuple[str, ...]:
     """Who should be in the video: as given, as its note says, or everybody; each with references."""
     cast = tuple(references.galleries[0].faces)
-    note = video.with_suffix(".json")
     if given is not None:
         cast = tuple(name.strip() for name in given.split(",") if name.strip())
-    elif note.is_file():
-        cast = tuple(json.loads(note.read_text(encoding="utf-8")).get("cast") or cast)
+    else:
+        cast = _noted_cast(video.with_suffix(".json")) or cast
+    if not cast:
+        raise InputError("--cast: nobody; name at least one character, comma between")
     references.galleries[0].means(cast)  # raises where someone has no references, before the videos are read
     return cast
 
 
-def _read_layout(path: Path) -> U8:
-    import cv2
-    import numpy as np
-
-    layout = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
-    if layout is None or layout.ndim != 2 or layout.dtype != np.uint8:
-        raise InputError(f"--layout: {path} is not an 8-bit grey PNG; save slot numbers 0, 1, 2 … as grey.")
-    return np.asarray(layout, np.uint8)
+def _noted_cast(note: Path) -> tuple[str, ...]:
+    """The cast in the note that ``castbank generate`` writes beside a video; empty without such a note."""
+    if not note.is_file():
+        return ()
+    try:
+        content = json.loads(note.read_text(encoding="utf-8"))
+        return tuple(content["cast"]) if isinstance(content, dict) and "cast" in content else ()
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{note}: is no note of castbank generate ({error}); say who with --cast") from error
 
 
 def _evaluate(
@@ -215,7 +221,6 @@ def _say(video: Path, evaluation: Evaluation) -> None:
 def _write(
     output: Path, videos: Sequence[Path], evaluations: Sequence[Evaluation], references: References
 ) -> None:
-    from data_prep.registry import write_atomic
     from pipeline.evaluate import mean_of
     from pipeline.evaluation_page import as_json, matrix_picture, page, png
 

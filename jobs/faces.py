@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.records import InputError
+from jobs.outputs import check_file
 
 if TYPE_CHECKING:
     from data_prep.faces import FaceAnalyser
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 SUMMARY = """Face packs: the models that find faces and tell people apart.
 
+examples:
   castbank faces list
   castbank faces install embedded        (or embedded_alt, or all: both)
   castbank faces show photo.jpg --output seen.png --against anna.jpg ben.jpg
@@ -73,6 +75,8 @@ def _show(args: argparse.Namespace) -> None:
     from data_prep.faces import analyser_for
     from data_prep.faces.drawing import DrawnFace, draw_faces
 
+    output = args.output or Path(f"{args.file.stem}.faces.png")
+    check_file("--output", output, ".png")
     image = _read_picture(args.file, args.time)
     analyser = analyser_for(args.pack)
     known = {path.stem: _known_face(analyser, path) for path in args.against}
@@ -86,7 +90,6 @@ def _show(args: argparse.Namespace) -> None:
         details = (f"score {face.score:.2f}  yaw {seen.yaw_deg:+.0f}°", *_closest(index, unit))
         drawn.append(DrawnFace(face, seen.outline_px, (name, *details)))
         _say("   ".join((name, *details, f"box {[round(float(v)) for v in face.box_px]}")))
-    output = args.output or Path(f"{args.file.stem}.faces.png")
     output.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(draw_faces(image, drawn)).save(output)
     _say(f"{len(faces)} face{'s' * (len(faces) != 1)} in {args.file.name}, drawn in {output}")

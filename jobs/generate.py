@@ -6,16 +6,18 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import os
 import shlex
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from data_prep.records import U8, InputError
+from data_prep.atomic import write_atomic
+from data_prep.records import U8
 from jobs import config as configs
 from jobs import knobs
+from jobs.layouts import read_layout
+from jobs.outputs import check_file
 from jobs.progress import ProgressBar
 from pipeline.config import GenerateConfig
 
@@ -47,11 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Generates; 0, or InputError before anything is written."""
     config = configs.load(GenerateConfig, args.config, args.overrides)
-    if args.output.suffix != ".mp4" or not args.output.parent.is_dir():
-        raise InputError(
-            f"--output: {str(args.output)!r}; give a path that ends in .mp4 in a folder that exists"
-        )
-    layout = None if args.layout is None else _read_layout(args.layout)
+    check_file("--output", args.output, ".mp4")
+    layout = None if args.layout is None else read_layout(args.layout)
 
     from pipeline import generate
 
@@ -68,22 +67,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read_layout(path: Path) -> U8:
-    import cv2
-
-    if not path.is_file():
-        raise InputError(f"--layout: {str(path)!r} is not a file; give a grey PNG of slot numbers")
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None or image.ndim != 2 or image.dtype != "uint8":
-        raise InputError(
-            f"--layout: {str(path)!r} is not an 8-bit grey PNG; save slot numbers 0, 1, 2 ... as grey"
-        )
-    layout: U8 = image
-    return layout
-
-
 def _write(args: argparse.Namespace, config: GenerateConfig, names: tuple[str, ...], frames: U8) -> None:
-    """The video, its contact sheet and, last, the note; each aside first."""
+    """The video, its contact sheet and, last, the note."""
     import cv2
 
     from data_prep.encode import encode_mp4
@@ -95,10 +80,7 @@ def _write(args: argparse.Namespace, config: GenerateConfig, names: tuple[str, .
     note = json.dumps(_note(args, config, names, video), indent=2, ensure_ascii=False)
     files = {".mp4": video, ".png": sheet.tobytes(), ".json": note.encode()}
     for suffix, content in files.items():
-        path = args.output.with_suffix(suffix)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        aside.write_bytes(content)
-        aside.replace(path)
+        write_atomic(args.output.with_suffix(suffix), content)
 
 
 def _note(

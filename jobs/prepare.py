@@ -13,11 +13,12 @@ from jobs.knobs import add_arguments
 
 SUMMARY = """Clips to shards: find people, link their identities, draw masks, choose references, pack.
 
-  castbank prepare short.csv --output shards
-  castbank prepare short.csv --output shards clips=/data/clips windows.num_frames=49 run.num_workers=8
-
 The manifest is a CSV with UltraVideo's columns; clips lie beside it or in the folder given as clips=FOLDER.
 Run again after an interruption and it goes on; run again with nothing changed and it does nothing."""
+
+EXAMPLE = (
+    "castbank prepare short.csv --output shards clips=/data/clips windows.num_frames=49 run.num_workers=8"
+)
 
 EXIT_EMPTY = 3
 MAX_RULES = 8
@@ -31,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retry-quarantined", action="store_true", help="try clips again that failed in an earlier run"
     )
-    add_arguments(parser, PrepareConfig, "castbank prepare short.csv --output shards run.num_workers=8")
+    add_arguments(parser, PrepareConfig, EXAMPLE)
 
 
 def run(args: argparse.Namespace) -> int:

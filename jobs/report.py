@@ -6,11 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from data_prep.records import InputError
+from jobs.outputs import check_file
+
 SUMMARY = """Shards to one self-contained HTML page: contact sheets with masks and identities, each sample's
 references with their origin, what was left out and why, distributions.
 
-  castbank report shards
-  castbank report shards --output look.html --samples 200"""
+example: castbank report shards --output look.html --samples 200"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +27,12 @@ def run(args: argparse.Namespace) -> int:
     from data_prep.report import write_report
     from jobs.progress import ProgressBar
 
+    output = args.output or args.shards / "report.html"
+    if not args.shards.is_dir():
+        raise InputError(f"shards {str(args.shards)!r}: no such folder; give one that castbank prepare wrote")
+    check_file("--output", output, ".html")
     with ProgressBar() as progress:
-        output = write_report(args.shards, args.output or args.shards / "report.html", progress, args.samples)
+        write_report(args.shards, output, progress, args.samples)
     sys.stdout.write(f"{output} ({output.stat().st_size / 1e6:.1f} MB); open it in a browser\n")
     return 0
 

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
-from data_prep.faces import PACKS, FaceAnalyser, embed_crops
+from data_prep.faces import FaceAnalyser, embed_crops
+from data_prep.faces.packs import known_pack
 from data_prep.records import F32, F64, I32, U8, InputError
 from data_prep.tracks import iou
 
@@ -191,7 +192,7 @@ def _judge_with(
 ) -> tuple[Scores, U8]:
     """One recogniser's scores, and the likest face of each character. places, tracks: per frame, int32[N] the
     face of each character or −1, and int32[n] the track of each face."""
-    threshold = PACKS[one.pack].same_person
+    threshold = known_pack(one.pack).same_person
     table = [one.similarity(embed_crops(one.pack, frame.crops)[0], cast) for frame in seen]
     who = places or [_by_similarity(similarity) for similarity in table]
     rows = np.full((len(seen), len(cast), len(cast)), np.nan)  # frame, face at i, reference of j

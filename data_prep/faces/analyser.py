@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from data_prep.faces import geometry
@@ -112,7 +113,7 @@ def analyser_for(
 
 
 def _bgr(image: U8) -> U8:
-    return np.ascontiguousarray(image[..., ::-1])
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
 
 
 def _load(folder: Path, det_size: tuple[int, int], threads: int) -> dict[str, Any]:

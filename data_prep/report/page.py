@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from string import Template
 import numpy as np
 
 from data_prep import ledger
+from data_prep.atomic import write_atomic
 from data_prep.catalogue import known_characters
 from data_prep.records import Decision, Progress
 from data_prep.report.charts import Histogram, svg
@@ -71,10 +71,8 @@ def write_report(folder: Path, output: Path, on_progress: Progress, num_shown: i
         lost=lost_table(decisions) + lost_items(decisions),
         footer=escape(f"inputs {shards.manifest.inputs_sha256} · index {shards.manifest.index_sha256}"),
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(f".{output.name}.{os.getpid()}")
-    aside.write_text(html, encoding="utf-8")
-    return aside.replace(output)
+    write_atomic(output, html.encode())
+    return output
 
 
 def _template() -> Template:

@@ -14,8 +14,8 @@ A sample is five members with one dot-free key; every sample of a folder has the
 ======================  ====================================================================================
 
 Beside the tars: ``index.jsonl`` (shard, key, offset, length and sha256 of every sample, with its cast and
-source) and ``manifest.json`` (schema, counts, sha256 of every shard, the corpus's calibration, the
-configuration's hash). A folder without a manifest is unfinished and is refused. Embeddings are biometric data
+source) and ``manifest.json`` (schema, counts, sha256 of every shard, the corpus's calibration, a fingerprint
+of clips and configuration). A folder without a manifest is unfinished and is refused. Embeddings are biometric data
 and are never in here.
 """
 

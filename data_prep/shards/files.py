@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from data_prep.atomic import write_atomic
 from data_prep.records import InputError, Json
 from data_prep.shards.sample import SCHEMA, Sample, ShardError, decode_sample, encode_sample
 
@@ -52,7 +53,7 @@ class Manifest:
     """The commit record of a shard folder, written last.
 
     inputs_sha256 fingerprints the clips and the configuration that made the shards; facts holds the numbers a
-    reader wants (clips, tracks, characters, dropped by rule, calibration, versions).
+    reader wants (clips, tracks, characters, dropped by rule, calibration, limits in force).
     """
 
     shards: tuple[ShardFile, ...]
@@ -114,18 +115,6 @@ def _member(name: str, data: bytes) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT) + data + b"\0" * padding
 
 
-def _write_text(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
 def write_index(folder: Path, rows: Sequence[IndexRow], inputs_sha256: str, facts: Json) -> Manifest:
     """Write the index, then, last, the manifest that makes the folder a finished one.
 
@@ -136,13 +125,12 @@ def write_index(folder: Path, rows: Sequence[IndexRow], inputs_sha256: str, fact
         facts: numbers for readers, JSON without NaN.
     """
     text = "".join(json.dumps(asdict(row), sort_keys=True) + "\n" for row in rows)
-    _write_text(folder / INDEX, text)
+    write_atomic(folder / INDEX, text.encode())
     shards = tuple(_shard_file(folder, name, rows) for name in sorted({row.shard for row in rows}))
     index_sha256 = hashlib.sha256(text.encode()).hexdigest()
     manifest = Manifest(shards, len(rows), index_sha256, inputs_sha256, facts)
-    _write_text(
-        folder / MANIFEST, json.dumps(asdict(manifest), indent=1, sort_keys=True, allow_nan=False) + "\n"
-    )
+    note = json.dumps(asdict(manifest), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    write_atomic(folder / MANIFEST, note.encode())
     return manifest
 
 

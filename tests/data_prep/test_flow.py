@@ -290,7 +290,7 @@ def test_two_at_once_in_one_output_are_refused(expected: tuple[Path, Path], tmp_
 
 def test_an_output_that_is_a_file_is_refused(expected: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    with pytest.raises(InputError, match="is a file"):
+    with pytest.raises(InputError, match="cannot be made a folder"):
         run(expected[0], tmp_path / "out")
 
 

@@ -106,6 +106,8 @@ MISTAKES = {
     "end": (with_cell("end_time", "0"), ["'end_time'", "not after start_time 0 s"]),
     "source": (with_cell("url", " "), ["'url'", "empty"]),
     "duplicate": (with_cell("clip_id", "b.mp4"), ["line 3", "'b.mp4'", "also in line 2"]),
+    "duplicate but for the ending": (with_cell("clip_id", "b.MP4"), ["line 3", "'b.MP4'", "also in line 2"]),
+    "no name": (with_cell("clip_id", "."), ["unsafe or empty"]),
     "no id": (with_cell("clip_id", ""), ["'clip_id'", "unsafe or empty"]),
     "absolute": (with_cell("clip_id", "/etc/a.mp4"), ["'clip_id'", "'/etc/a.mp4'", "without '..'"]),
     "upwards": (with_cell("clip_id", "x/../../a.mp4"), ["unsafe"]),
@@ -171,3 +173,5 @@ def test_keys_are_plain_and_stay_different():
     assert key_of("abc_1-x.mp4") == "abc_1-x"
     keys = {key_of(name) for name in ("a/b.mp4", "a.b.mp4", "a_b.mp4", "A b.MP4", "ä.mp4")}
     assert len(keys) == 5 and not any(set(key) & set("./ ") for key in keys)
+    long = {key_of("x" * 200 + end + ".mp4") for end in "ab"}
+    assert len(long) == 2 and all(len(key) == 64 for key in long)

@@ -39,6 +39,12 @@ def target(**changes: Any) -> Target:
     return replace(made, **changes)
 
 
+def test_a_gap_is_what_the_shard_will_say() -> None:
+    """A gap that rounds to 0 is inside, or packing would refuse what selecting let pass."""
+    assert time_gap_s(target(), candidate(0, source_time_s=105.00004)) == 0.0
+    assert time_gap_s(target(), candidate(0, source_time_s=105.00006)) == 0.0001
+
+
 def candidate(number: int, **changes: Any) -> Candidate:
     made = Candidate(
         character_id="c1",

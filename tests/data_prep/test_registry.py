@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.records import InputError
-from data_prep.registry import RegistryFile, fetch, write_atomic
+from data_prep.registry import RegistryFile, fetch
 
 PIP_FILE = RegistryFile(  # one of the smallest packages there are
     "pip", "six==1.16.0", "six.py", "4ce39f422ee71467ccac8bed76beb05f8c321c7f0ceda9279ae2dfa3670106b3"
@@ -67,12 +67,3 @@ def test_npm_comes_from_pypi_where_a_machine_has_none(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert b"isArray" in fetch([NPM_FILE])[0]
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
-    target = tmp_path / "deep" / "file.bin"
-    write_atomic(target, b"old")
-    with pytest.raises(TypeError):
-        write_atomic(target, "text is not bytes")  # type: ignore[arg-type]
-    assert target.read_bytes() == b"old"
-    assert [p.name for p in target.parent.iterdir()] == ["file.bin"]

@@ -130,6 +130,25 @@ def test_overlapping_faces_are_always_embedded():
             tracker.cut()
 
 
+def test_a_face_that_comes_back_adopts_one_nameless_track_at_most():
+    tracker = FaceTracker(CONFIG, 1, 4, MIN_NORM)
+    anna = np.eye(1, DIM, dtype=np.float32)
+    nobody = np.zeros((2, DIM), np.float32)
+    tracker.step(0, box(100, 100)[None], anna, np.array([4.0], np.float32))
+    covered = np.stack([box(300, 100), box(330, 100)])  # two at once, both too covered to be known
+    tracker.step(5, covered, nobody, np.zeros(2, np.float32))
+    found = tracker.step(6, box(312, 100)[None], anna, np.array([4.0], np.float32))
+    assert found.tolist() == [0]
+    assert tracker.adopted == {1: 0}
+
+
+def test_a_track_that_opens_without_an_embedding_asks_for_one_at_once():
+    tracker = FaceTracker(CONFIG, 1, 100, MIN_NORM)
+    face = box(100, 100)[None]
+    tracker.step(0, face, np.zeros((1, DIM), np.float32), np.zeros(1, np.float32))
+    assert tracker.wanted(1, face).tolist() == [True]
+
+
 def test_nobody_is_followed_across_a_cut():
     frames = [{0: (box(200, 200), 4.0)}] * 10 + ["cut"] + [{0: (box(200, 200), 4.0)}] * 10
     tracks, _ = follow(frames)

@@ -71,7 +71,7 @@ def test_it_writes_video_sheet_and_a_note_that_repeats_it(
         (["--cast", "anna,anna"], "once"),
         (["--layout", "nowhere.png"], "--layout: 'nowhere.png' is not a file"),
         (["--output", "out.avi"], "ends in .mp4"),
-        (["--output", "nowhere/out.mp4"], "in a folder that exists"),
+        (["--output", "/proc/none/out.mp4"], "cannot be written to"),
     ],
 )
 def test_wrong_input_exits_2_and_writes_nothing(
