@@ -6,10 +6,9 @@ time, so that a recycled pid is not taken for the job) and, written last, ``exit
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import shlex
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -64,7 +63,9 @@ class LocalLauncher:
                 start_new_session=True,
             )
         started = psutil.Process(process.pid).create_time()
-        (folder / PROCESS).write_text(json.dumps({"pid": process.pid, "started": started}), encoding="utf-8")
+        aside = folder / f"{PROCESS}.aside"
+        aside.write_text(json.dumps({"pid": process.pid, "started": started}), encoding="utf-8")
+        aside.replace(folder / PROCESS)
         return str(folder)
 
     def state(self, job_id: str) -> State:
@@ -90,7 +91,8 @@ class LocalLauncher:
         """SIGTERM to the job's script, which hands it to the command."""
         process = self._process(Path(job_id))
         if process is not None:
-            os.kill(process.pid, signal.SIGTERM)
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                process.terminate()
 
     def follow(self, job_id: str) -> Iterator[str]:
         """The log line by line as it grows, until the job has ended."""

@@ -11,7 +11,7 @@ import json
 import shlex
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,21 +92,31 @@ class Steps:
         self._folder = folder
 
     def __call__(self, name: str, *arguments: str | Path) -> None:
-        """Run ``castbank ARGUMENTS``; raises StepError when it fails, KeyboardInterrupt after asking it to end."""
+        """Run ``castbank ARGUMENTS``.
+
+        Raises:
+            StepError: it failed.
+            InputError: the step of an earlier demo still runs.
+            KeyboardInterrupt: as it came, once the step has ended; a second one does not wait for that.
+        """
         from cluster.local import LocalLauncher
         from cluster.spec import JobSpec
 
         words = tuple(str(argument) for argument in arguments)
         sys.stdout.write(f"\n$ castbank {shlex.join(words)}\n")
         started = time.monotonic()
-        launcher = LocalLauncher()
-        job = launcher.submit(JobSpec(name, (sys.executable, "-m", "jobs", *words), self._folder / name))
+        launcher, folder = LocalLauncher(), self._folder / name
+        if launcher.state(str(folder)) == "running":
+            raise InputError(
+                f"--output: the {name} of an earlier demo still runs there (see {folder}); wait for it"
+            )
+        job = launcher.submit(JobSpec(name, (sys.executable, "-m", "jobs", *words), folder))
         try:
             for line in launcher.follow(job):
-                sys.stdout.write(f"  {line}\n")
-                sys.stdout.flush()
+                _say(line)
         except KeyboardInterrupt:
             launcher.cancel(job)
+            _say("".join(deque(launcher.follow(job), 1)))  # its last line says how it ended
             raise
         code = launcher.exit_code(job)
         sys.stdout.write(f"  [{name}: {time.monotonic() - started:.0f} s]\n")
@@ -114,6 +124,11 @@ class Steps:
         if code != 0:
             sys.stdout.write(f"{name} ended with {code}; its log: {self._folder / name / 'log.txt'}\n")
             raise StepError(code or 1)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"  {line}\n")
+    sys.stdout.flush()
 
 
 def choose_cast(shards: Path) -> Casting:

@@ -7,14 +7,18 @@ import importlib.util
 import os
 import platform
 import shutil
-import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlparse
+from urllib.request import urlopen
+
+from jobs.outputs import existing, unwritable
 
 SUMMARY = """Check what castbank needs on this machine: versions, accelerators, face packs, disk, Ray, MLflow.
 
@@ -26,6 +30,7 @@ example: castbank doctor --output /data/shards --tracking-uri http://mlflow.inte
 MIN_FREE_GIB = 5.0  # the demo writes 0.1 GiB, a checkpoint of a 1.3B model with optimizer about 16
 MIN_MEMORY_GIB = 4.0  # one analysis worker peaks near 1 GiB, one tiny training rank near 1
 CONNECT_TIMEOUT_S = 3.0
+RAY_TIMEOUT_S = 60.0
 
 State = Literal["ok", "warning", "broken"]
 
@@ -51,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print every finding; 0 when none is broken."""
     marks = {"ok": "ok      ", "warning": "warning ", "broken": "BROKEN  "}
-    findings = []
+    findings: list[Finding] = []
     for check in _checks(args):
         for finding in check():
             findings.append(finding)
@@ -61,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             sys.stdout.flush()
     broken = sum(f.state == "broken" for f in findings)
     warnings = sum(f.state == "warning" for f in findings)
-    sys.stdout.write(f"{len(findings)} checks, {broken} broken, {warnings} warnings\n")
+    sys.stdout.write(f"{len(findings)} checks: {broken} broken, {warnings} to know about\n")
     return 2 if broken else 0
 
 
@@ -153,14 +158,13 @@ def check_accelerators() -> Iterator[Finding]:
 
 def check_disk(folder: Path) -> Iterator[Finding]:
     """The output folder can be written and has room."""
-    nearest = folder.resolve()
-    while not nearest.exists():
-        nearest = nearest.parent
+    if problem := unwritable(folder):
+        yield Finding("disk", "broken", problem, "choose another --output")
+        return
+    nearest = existing(folder)
     free_gib = shutil.disk_usage(nearest).free / 2**30
     seen = f"{free_gib:.1f} GiB free at {nearest}"
-    if not os.access(nearest, os.W_OK):
-        yield Finding("disk", "broken", f"{nearest} is not writable", "choose another --output")
-    elif free_gib < MIN_FREE_GIB:
+    if free_gib < MIN_FREE_GIB:
         yield Finding("disk", "warning", seen, f"{MIN_FREE_GIB:g} GiB or more, or another --output")
     else:
         yield Finding("disk", "ok", seen)
@@ -182,39 +186,54 @@ def check_faces() -> Iterator[Finding]:
 
 
 def check_ray() -> Iterator[Finding]:
-    """Ray starts here, or the cluster named by RAY_ADDRESS answers."""
-    import ray
+    """A Ray starts here as preparation starts it, or the cluster named by RAY_ADDRESS answers, and runs a task."""
+    from data_prep.isolation import Failure, Limits, Task, Workers
 
-    address = os.environ.get("RAY_ADDRESS")
+    where = os.environ.get("RAY_ADDRESS") or "started here"
     try:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-        cpus = int(ray.cluster_resources().get("CPU", 0))
-        yield Finding("ray", "ok", f"{len(ray.nodes())} node(s), {cpus} CPUs, {address or 'started here'}")
+        with tempfile.TemporaryDirectory(prefix="castbank-doctor-") as logs, Workers(0) as workers:
+            task = Task("doctor", 0)
+            (_, result), *_ = workers.run(_node, [task], Limits(1, RAY_TIMEOUT_S), Path(logs))
+            problem = result.detail if isinstance(result, Failure) else ""
+            seen = f"ran a task on {result}, {workers.num_workers} CPUs, {where}"
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-        text = str(error).splitlines()[0]
-        yield Finding("ray", "broken", text, "check RAY_ADDRESS, or unset it to use this machine alone")
-    finally:
-        ray.shutdown()
+        problem = str(error)
+    if problem:
+        first = problem.splitlines()[0]
+        yield Finding("ray", "broken", first, "check RAY_ADDRESS, or unset it to use this machine alone")
+    else:
+        yield Finding("ray", "ok", seen)
+
+
+def _node(_: int) -> str:
+    return platform.node()
 
 
 def check_tracking(uri: str) -> Iterator[Finding]:
-    """The MLflow store can be reached."""
+    """The MLflow store can be reached: a server answers, the folder of a sqlite file can be written."""
     parts = urlparse(uri)
     if parts.scheme in ("http", "https"):
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        try:
-            socket.create_connection((parts.hostname or "", port), CONNECT_TIMEOUT_S).close()
-            yield Finding("mlflow", "ok", f"{uri} answers")
-        except OSError as error:
-            yield Finding(
-                "mlflow",
-                "broken",
-                f"{uri}: {error}",
-                "start the server (mlflow server) or correct tracking.uri",
-            )
-    elif parts.scheme in ("sqlite", ""):
-        yield Finding("mlflow", "ok", uri or "sqlite store beside the runs")
+        problem = _no_answer(uri.rstrip("/") + "/health")
+        remedy = "start the server (mlflow server) or correct tracking.uri"
+    elif not uri:
+        problem, remedy = "", ""
+    elif parts.scheme == "sqlite":
+        file = Path(parts.path.removeprefix("/"))  # sqlite:///relative, sqlite:////absolute
+        problem, remedy = unwritable(file.parent), "correct tracking.uri: sqlite:///FILE or sqlite:////FILE"
     else:
-        yield Finding(
-            "mlflow", "warning", f"{uri}: not checked", "http(s):// and sqlite:/// are checked here"
-        )
+        seen = f"{uri}: not checked"
+        yield Finding("mlflow", "warning", seen, "http(s):// and sqlite:/// are checked here")
+        return
+    if problem:
+        yield Finding("mlflow", "broken", f"{uri}: {problem}", remedy)
+    else:
+        yield Finding("mlflow", "ok", uri or "sqlite store beside the runs")
+
+
+def _no_answer(url: str) -> str:
+    """Why a URL gives nothing; empty where it answers."""
+    try:
+        urlopen(url, timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, HTTPException, ValueError) as error:  # HTTPError and URLError are OSErrors
+        return str(error)
+    return ""

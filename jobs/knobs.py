@@ -23,7 +23,9 @@ KEY_WIDTH, TEXT_WIDTH = 42, 118
 def add_arguments(parser: argparse.ArgumentParser, schema: type[Any], example: str) -> None:
     """Give a verb ``--config`` and ``key=value`` arguments, and list the keys below its help."""
     parser.add_argument("--config", type=Path, help="YAML file merged over the defaults")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="merged last; the keys are below")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="merged last; the keys are below"
+    )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = f"example:\n  {example}\n\nkeys:\n{describe(schema)}"
 

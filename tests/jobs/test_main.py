@@ -67,7 +67,61 @@ def test_what_goes_wrong_becomes_an_exit_code(
     assert text in capsys.readouterr().err
 
 
-def test_a_bug_is_shown_whole() -> None:
+def with_doctor_that(does: str) -> subprocess.Popen[str]:
+    """``castbank doctor`` in a process of its own, whose work is this Python."""
+    code = (
+        "import os, signal, sys, time\n"
+        "from jobs import __main__, doctor\n"
+        f"def run(args):\n    {does}\n"
+        "doctor.run = run\n"
+        "sys.exit(__main__.main(['doctor']))"
+    )
+    command = [sys.executable, "-c", code]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_bug_is_shown_whole_and_exits_1() -> None:
+    _, said = (bug := with_doctor_that("{}['no such key']")).communicate()
+    assert bug.returncode == 1
+    assert said.startswith("Traceback")
+    assert "KeyError: 'no such key'" in said
+
+
+def test_sigterm_ends_a_verb_as_ctrl_c_does_and_exits_75() -> None:
+    job = with_doctor_that("print('ready', flush=True); time.sleep(600)")
+    assert job.stdout is not None
+    assert job.stdout.readline() == "ready\n"
+    job.terminate()
+    _, said = job.communicate()
+    assert job.returncode == 75
+    assert said.strip().splitlines() == [
+        "castbank doctor: stopped by SIGTERM; nothing half-written stays, run it again to go on"
+    ]
+
+
+def test_a_second_sigterm_does_not_disturb_the_ending() -> None:
+    ending = "try: print('ready', flush=True); time.sleep(600)\n"
+    ending += "    finally: os.kill(os.getpid(), signal.SIGTERM); print('ended well')"
+    job = with_doctor_that(ending)
+    assert job.stdout is not None
+    assert job.stdout.readline() == "ready\n"
+    job.terminate()
+    said, _ = job.communicate()
+    assert (job.returncode, said) == (75, "ended well\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["prepare", "a.csv", "--output", "o", "--no-such-flag"], "unrecognized arguments: --no-such-flag\n"),
+        (["prepare", "a.csv"], "the following arguments are required: --output\n"),
+        (["prepare", "--output", "o"], "the following arguments are required: MANIFEST.csv\n"),
+    ],
+)
+def test_a_wrong_command_line_exits_2_and_says_what_is_wrong(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
-        command.main(["prepare", "--no-such-flag"])
+        command.main(arguments)
     assert stopped.value.code == 2
+    assert capsys.readouterr().err.endswith(named)
