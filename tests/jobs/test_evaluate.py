@@ -99,6 +99,9 @@ def test_a_bank_serves_with_the_recogniser_it_was_made_with(pictures: Path) -> N
         (["VIDEO", "--references", "PICTURES", "--cast", "Nora,Zoe"], "no reference face of 'Zoe'"),
         (["VIDEO", "--references", "PICTURES", "--layout", "torn.mp4"], "not an 8-bit grey PNG"),
         (["VIDEO", "--references", "PICTURES", "--every", "0"], "--every: came 0"),
+        (["VIDEO", "--references", "PICTURES", "--cast", " ,"], "--cast: nobody"),
+        (["noted.mp4", "--references", "PICTURES"], "noted.json: is no note of castbank generate"),
+        (["VIDEO", "--references", "PICTURES", "--output", "torn.mp4/x"], "torn.mp4 is not a folder"),
     ],
 )
 def test_wrong_input_is_one_line_exit_2_and_nothing_written(
@@ -106,11 +109,13 @@ def test_wrong_input_is_one_line_exit_2_and_nothing_written(
 ) -> None:
     video = footage / "clips" / "meadow-01.mp4"
     Path("torn.mp4").write_bytes(video.read_bytes()[:20_000])
+    Path("noted.mp4").write_bytes(video.read_bytes())
+    Path("noted.json").write_text("{torn")
     Path("empty").mkdir()
     Path("faceless").mkdir()
     cv2.imwrite("faceless/noise.png", np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8))
     given = {"PICTURES": str(pictures), "VIDEO": str(video)}
-    assert main(["evaluate", *(given.get(a, a) for a in arguments), "--output", "out"]) == 2
+    assert main(["evaluate", "--output", "out", *(given.get(a, a) for a in arguments)]) == 2
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("castbank")]
     assert len(error) == 1
     assert message in error[0]
