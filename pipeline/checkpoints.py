@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,13 @@ class Checkpoints:
         save(folder)
         self._gather(None)
         mine = _files(folder)[self._index :: self._world]
+        to_disk(folder / name for name in mine)
         hashes = {name: value for part in self._gather(_hashes(folder, mine)) for name, value in part.items()}
         if self._index == 0:
+            to_disk([*filter(Path.is_dir, folder.rglob("*")), self._folder])
             record = {**asdict(progress), "world": self._world, "sha256": hashes}
             write_text(folder / COMPLETE, json.dumps(record, indent=1, sort_keys=True))
-            self._prune()
+            self._prune(folder)
         self._gather(None)
         return folder
 
@@ -85,9 +87,13 @@ class Checkpoints:
             raise InputError(found)
         return found
 
-    def _prune(self) -> None:
-        for old in committed(self._folder)[self._keep_last :]:
-            _remove(old)
+    def _prune(self, written: Path) -> None:
+        """Keep the last ones up to the one just written; a later one was passed over as damaged, and one that is
+        not committed is of an attempt that was killed."""
+        kept = [path for path in committed(self._folder) if path.name <= written.name][: self._keep_last]
+        for path in sorted(self._folder.glob("step-*")):
+            if path not in kept:
+                _remove(path)
 
 
 def committed(folder: Path) -> list[Path]:
@@ -134,6 +140,17 @@ def write_text(path: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     aside.replace(path)
+    to_disk([path.parent])
+
+
+def to_disk(paths: Iterable[Path]) -> None:
+    """Return when files' contents, and folders' lists of names, would survive a loss of power."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _files(folder: Path) -> list[str]:

@@ -238,14 +238,34 @@ def _padded(faces: FaceFeatures, num_slots: int, num_references: int) -> FaceFea
     )
 
 
+class _Answers(Dataset[Item | InputError]):
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+
+    def __getitem__(self, position: int) -> Item | InputError:
+        try:
+            return self._samples[position]
+        except InputError as error:
+            return error
+
+
+def collate_or_error(items: Sequence[Item | InputError]) -> Batch | InputError:
+    """The batch, or the first error among its items."""
+    errors = [item for item in items if isinstance(item, InputError)]
+    return errors[0] if errors else collate([item for item in items if isinstance(item, Item)])
+
+
 class Stream:
-    """One rank's batches from a step on, in order, loaded in the background."""
+    """One rank's batches from a step on, in order, loaded in the background.
+
+    An InputError travels from a loading process as a value: torch would wrap its message in a traceback.
+    """
 
     def __init__(self, samples: Samples, share: Share, steps: range, config: DataConfig) -> None:
         loader = DataLoader(
-            samples,
-            batch_sampler=list(share.positions(steps.start, steps.stop)),
-            collate_fn=collate,
+            _Answers(samples),
+            batch_sampler=share.positions(steps.start, steps.stop),
+            collate_fn=collate_or_error,
             num_workers=config.num_workers,
             prefetch_factor=config.prefetch if config.num_workers else None,
             # the rank's own children, which end when it is killed; those of a fork server would not
@@ -254,7 +274,9 @@ class Stream:
         self._batches = iter(loader)  # forks the workers now, before the rank starts threads of its own
 
     def next(self) -> tuple[Batch, float]:
-        """The next batch, and the seconds that it was waited for."""
+        """The next batch, and the seconds that it was waited for; raises InputError for a damaged sample."""
         start = time.perf_counter()
         batch = next(self._batches)
+        if isinstance(batch, InputError):
+            raise batch
         return batch, time.perf_counter() - start

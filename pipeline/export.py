@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from pipeline import model as models
+from pipeline.checkpoints import to_disk
 from pipeline.identity.bank import IdentityBank
 from pipeline.model import Model
 
@@ -36,9 +37,11 @@ def export(model: Model, bank: IdentityBank, ask: Ask, folder: Path) -> None:
         raise RuntimeError(
             f"the export in {aside} answers differently from the trained model, by {difference:.3g}"
         )
+    to_disk([*aside.rglob("*"), aside])
     if folder.exists():
         shutil.rmtree(folder)
     aside.rename(folder)
+    to_disk([folder.parent])
 
 
 def largest_difference(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> float:

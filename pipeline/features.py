@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.records import F32, U8
+from data_prep.records import F32, U8, InputError
 
 Embed = Callable[[U8], tuple[F32, F32]]
 """Aligned crops u8[n,112,112,3] RGB to unit embeddings f32[n,D] and their lengths before normalising f32[n]."""
@@ -55,19 +56,30 @@ class FeatureStore:
     """A folder of cached features of one recogniser, safe for several writers."""
 
     def __init__(self, folder: Path, recogniser: Recogniser, asked: str) -> None:
-        """``asked`` says what else the features depend on, such as the frames that own faces are cut from."""
+        """``asked`` says what else the features depend on, such as the frames that own faces are cut from.
+
+        Raises:
+            InputError: the folder cannot be made.
+        """
         self._recogniser = recogniser
         key = hashlib.sha256(f"{recogniser.sha256}/{asked}".encode()).hexdigest()[:16]
         self._folder = folder / key
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"data.features: face embeddings cannot be kept in {str(folder)!r} ({error.strerror}); give a "
+                "folder that can be written"
+            ) from error
 
     def get(
         self, sample_sha256: str, cut: Callable[[], tuple[tuple[U8, ...], tuple[U8 | None, ...]]]
     ) -> FaceFeatures:
         """The features of one sample; ``cut`` gives, per slot, its reference crops and its own face, if any."""
         path = self._folder / sample_sha256[:2] / f"{sample_sha256}.npz"
-        if path.is_file():
-            with np.load(path, allow_pickle=False) as stored:
-                return FaceFeatures(**{name: stored[name] for name in stored.files})
+        stored = _read(path) if path.is_file() else None
+        if stored is not None:
+            return stored
         features = embed_faces(self._recogniser, *cut())
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -75,6 +87,15 @@ class FeatureStore:
             np.savez(stream, **vars(features))
         aside.replace(path)
         return features
+
+
+def _read(path: Path) -> FaceFeatures | None:
+    """The features of a file; None where it is damaged, as after a loss of power: they are computed again."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return FaceFeatures(**{name: stored[name] for name in stored.files})
+    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile):
+        return None
 
 
 def embed_faces(

@@ -12,9 +12,11 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -24,6 +26,7 @@ from data_prep.records import InputError
 
 EXIT_REQUEUE = 75  # EX_TEMPFAIL: stopped on request after a checkpoint, the same command goes on
 TAIL_LINES = 20
+LAST_WORDS_S = 2.0  # from one rank's failure to the end of the others
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -89,6 +92,7 @@ def launch(
     logs.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
+    _start_server()
     port = _free_port()
     threads = max(1, len(os.sched_getaffinity(0)) // num_processes)
     processes: list[BaseProcess] = []
@@ -108,6 +112,20 @@ def launch(
         _end(processes)
         for pipe in pipes:
             pipe.close()
+
+
+def _start_server() -> None:
+    """Start the fork server with the stop signals blocked, which its children inherit.
+
+    A scheduler signals every process of a job: a server that died of it would lose the ranks' exit codes, and a
+    rank that has not begun to listen yet keeps the signal until it does.
+    """
+    resource_tracker.ensure_running()  # first: starting it unblocks SIGTERM
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True)
@@ -149,6 +167,7 @@ def _child(place: _Place, pipe: Connection, main: Callable[..., int], args: tupl
 def _stop_on_signals(stop: threading.Event) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: stop.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def _end_with_parent() -> None:
@@ -191,13 +210,24 @@ class _Watch:
             living = [process.sentinel for process in self._processes if process.is_alive()]
             for ready in wait([*self._pipes, *living], timeout=1.0):
                 if isinstance(ready, Connection):
-                    self._receive(ready)
+                    self._receive_all(ready)
             self._check()
         for pipe in tuple(self._pipes):
-            while pipe in self._pipes and pipe.poll():
-                self._receive(pipe)
+            self._receive_all(pipe)
         self._check()
         return EXIT_REQUEUE if any(p.exitcode == EXIT_REQUEUE for p in self._processes) else 0
+
+    def _hear_out(self) -> None:
+        """Receive until every rank has fallen silent, or says what was wrong: its peers may be seen to end first."""
+        until_s = time.monotonic() + LAST_WORDS_S
+        while self._pipes and self._input_error is None and (left_s := until_s - time.monotonic()) > 0:
+            for ready in wait(self._pipes, timeout=left_s):
+                if isinstance(ready, Connection):
+                    self._receive_all(ready)
+
+    def _receive_all(self, pipe: Connection) -> None:
+        while pipe in self._pipes and pipe.poll():
+            self._receive(pipe)
 
     def _receive(self, pipe: Connection) -> None:
         try:
@@ -216,10 +246,12 @@ class _Watch:
 
     def _check(self) -> None:
         """Raise for the first rank that failed; one killed by a signal before those that lost their peer."""
-        if self._input_error is not None:
-            raise InputError(self._input_error)
         codes = [(p.exitcode, k) for k, p in enumerate(self._processes) if p.exitcode is not None]
         failed = sorted((code, k) for code, k in codes if code not in (0, 2, EXIT_REQUEUE))
+        if failed and failed[0][0] > 0:
+            self._hear_out()
+        if self._input_error is not None:
+            raise InputError(self._input_error)
         if failed:
             code, index = failed[0]
             log = self._logs / f"rank-{index}.log"

@@ -43,7 +43,12 @@ def claimed(folder: Path) -> Iterator[None]:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"run {str(folder)!r} is a file; give a folder, new or of an earlier run")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"run {str(folder)!r} cannot be made ({error.strerror}); give a folder that can"
+        ) from error
     with (folder / LOCK).open("a") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,6 +105,7 @@ def _difference(flat: Mapping[str, str], earlier: Mapping[str, str], data_was: s
 
 
 def _clear(folder: Path) -> None:
+    (folder / RECORD).unlink(missing_ok=True)  # first: it says that the rest is there
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)

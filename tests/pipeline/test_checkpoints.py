@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,35 @@ def test_damage_is_named_and_the_one_before_is_taken(damage: str, tmp_path: Path
     assert len(said) == 1
     assert "step-00000010" in said[0]
     assert damage == "record" or "weights.pt" in said[0]
+
+
+def test_a_later_one_that_was_passed_over_does_not_push_out_the_one_just_written(tmp_path: Path) -> None:
+    for step in (5, 10, 15):
+        alone(tmp_path).write(Progress(step, step), save)
+    (tmp_path / "step-00000015/engine/weights.pt").unlink()
+    (tmp_path / "step-00000008").mkdir()  # left by an attempt that was killed
+    found = newest(tmp_path, lambda _: None)
+    assert found is not None
+    assert found.step == 10
+    alone(tmp_path, keep_last=1).write(Progress(12, 12), save)  # stopped by a signal
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000012"]
+
+
+def test_everything_is_on_the_disk_before_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def spy(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        committing = "" if not (tmp_path / "step-00000005" / COMPLETE).exists() else "after: "
+        synced.append(committing + str(path.relative_to(tmp_path)))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    alone(tmp_path).write(Progress(5, 5), save)
+    before = {path for path in synced if not path.startswith("after: ")}
+    assert before >= {"step-00000005/engine/weights.pt", "step-00000005/engine", "."}
+    assert synced[-1] == "after: step-00000005"
 
 
 def test_all_damaged_is_an_error_not_a_silent_start_from_nothing(tmp_path: Path) -> None:

@@ -183,6 +183,11 @@ def test_damaged_bytes_are_named(shards: Path, tmp_path: Path) -> None:
     (copy / row.shard).write_bytes(data)
     with pytest.raises(InputError, match=f"sample {row.key}.*damaged"):
         samples.load(3, 0)
+    for num_workers in (0, 1):  # from a loading process the same one line
+        stream = Stream(samples, Share(12, 0, 1, 1), range(1), configured(copy, num_workers=num_workers))
+        with pytest.raises(InputError, match=f"^sample {row.key}.*damaged") as caught:
+            stream.next()
+        assert "\n" not in str(caught.value)
 
 
 def test_features_are_kept_beside_the_shards_not_in_them(shards: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.records import F32, U8
+from data_prep.records import F32, U8, InputError
 from pipeline.features import FeatureStore, Recogniser, embed_faces
 
 WIDTH = 6
@@ -73,6 +73,22 @@ def test_nothing_stale_is_ever_used(change: str, tmp_path: Path) -> None:
     store = FeatureStore(tmp_path, recogniser, "frames 5" if change == "asked" else "frames 3")
     with pytest.raises(ZeroDivisionError):  # it asks for the faces anew
         store.get("d" * 64 if change == "sample" else "b" * 64, lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+
+
+def test_a_damaged_file_is_computed_again(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, RECOGNISER, "asked")
+    first = store.get("c0ffee", faces)
+    (path,) = tmp_path.rglob("*.npz")
+    for damaged in (b"", path.read_bytes()[:-40]):
+        path.write_bytes(damaged)
+        again = store.get("c0ffee", faces)
+        np.testing.assert_array_equal(again.references, first.references)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"data\.features: .*file.*Not a directory"):
+        FeatureStore(tmp_path / "file", RECOGNISER, "asked")
 
 
 def test_a_writer_that_dies_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from data_prep.records import InputError
@@ -72,6 +74,50 @@ def test_signals_to_the_launcher_reach_the_ranks(number: signal.Signals, tmp_pat
     code = launch(2, wait_to_be_stopped, (), tmp_path, lambda _: os.kill(os.getpid(), number))
     assert code == EXIT_REQUEUE
     assert signal.getsignal(number) == before
+
+
+def signal_the_whole_session(logs: Path, early: bool) -> None:
+    """What a scheduler does: every process of the job gets the signal, the fork server too."""
+    os.setsid()
+    reports: list[object] = []
+
+    def on_report(report: object) -> None:
+        reports.append(report)
+        if early or len(reports) == 2:
+            os.killpg(0, signal.SIGTERM)
+
+    os._exit(launch(2, wait_to_be_stopped, (), logs, on_report))
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["both-listen", "one-listens"])
+def test_a_signal_to_every_process_of_the_job_is_a_stop_too(early: bool, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=signal_the_whole_session, args=(tmp_path, early))
+    process.start()
+    process.join(60)
+    assert process.exitcode == EXIT_REQUEUE
+
+
+def says_much_then_refuses(rank: Rank, aside: Path) -> int:
+    if rank.index == 1:
+        rank.report(os.getpid())
+        while not aside.exists():
+            rank.stop.wait(0.01)
+        os._exit(7)  # as one that lost its peer
+    for _ in range(3):
+        rank.report("a step")
+    aside.touch()
+    raise InputError("data.shards: bad")
+
+
+def until_it_has_ended(report: object) -> None:
+    while isinstance(report, int) and psutil.pid_exists(report):
+        pass
+
+
+def test_what_was_wrong_comes_through_though_a_peer_ends_first(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^data\.shards: bad$"):
+        launch(2, says_much_then_refuses, (tmp_path / "aside",), tmp_path, until_it_has_ended)
 
 
 def test_ctrl_c_lets_the_ranks_end_in_order(tmp_path: Path) -> None:

@@ -41,6 +41,11 @@ def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     with pytest.raises(InputError, match="is a file"), claimed(tmp_path / "run"):
         pass
+    with (
+        pytest.raises(InputError, match=r"cannot be made \(Not a directory\)"),
+        claimed(tmp_path / "run" / "in"),
+    ):
+        pass
 
 
 def test_goes_on_only_with_the_same_configuration_and_data(tmp_path: Path) -> None:
@@ -63,6 +68,21 @@ def test_without_a_checkpoint_it_starts_anew_with_whatever_is_given(tmp_path: Pa
     assert (tmp_path / "initial").is_dir()
     assert open_run(tmp_path, "seed: 1\n", {"seed": "1"}, {"seed": "0"}, "data") != first
     assert not (tmp_path / "initial").exists()
+
+
+def test_killed_while_clearing_it_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = open_run(tmp_path, "seed: 0\n", {"seed": "0"}, {}, "data")
+    (tmp_path / "logs").mkdir()
+
+    def killed(path: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        open_run(tmp_path, "seed: 1\n", {"seed": "1"}, {"seed": "0"}, "data")
+    monkeypatch.undo()
+    assert not (tmp_path / "run.json").exists()
+    assert open_run(tmp_path, "seed: 1\n", {"seed": "1"}, {}, "data") != first
 
 
 def test_metrics_after_a_resume_hold_each_step_once(tmp_path: Path) -> None:
