@@ -97,10 +97,11 @@ class MlflowTracker:
             return  # all of it has been sent before
         self._append({"status": status})
         self._sender.closing.set()
-        self._thread.join(self._config.max_wait_s)
+        config = self._config
+        self._thread.join(config.max_wait_stopped_s if status == "KILLED" else config.max_wait_s)
         self._sender.given_up.set()
-        if self._thread.is_alive():
-            waiting = len(self._spool.unsent()[0])
+        waiting = len(self._spool.unsent()[0])
+        if waiting:
             LOGGER.warning("MLflow at %s does not answer; %d entries wait on disk", self._sender.uri, waiting)
 
     def _append(self, entry: Json) -> None:
@@ -194,10 +195,11 @@ class Sender:
 
 
 def describe(client: Any, run_id: str, run: TrackedRun) -> None:
-    """Log parameters, the resolved configuration and the data set; the same twice is no error."""
+    """Log parameters, the resolved configuration and the data set; safe to repeat."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
-    parameters = [Param(key, value[:6000]) for key, value in run.parameters.items()]
+    known = client.get_run(run_id).data.params  # of an attempt that was killed here; MLflow refuses changes
+    parameters = [Param(key, value[:6000]) for key, value in run.parameters.items() if key not in known]
     for some in batches(parameters, MAX_PARAMS):
         client.log_batch(run_id, params=some)
     client.log_artifact(run_id, str(run.folder / "config.yaml"))

@@ -218,7 +218,7 @@ class _Watch:
         return EXIT_REQUEUE if any(p.exitcode == EXIT_REQUEUE for p in self._processes) else 0
 
     def _hear_out(self) -> None:
-        """Receive until every rank has fallen silent, or says what was wrong: its peers may be seen to end first."""
+        """Receive until all are silent, or one says what was wrong: its peers may be seen to end first."""
         until_s = time.monotonic() + LAST_WORDS_S
         while self._pipes and self._input_error is None and (left_s := until_s - time.monotonic()) > 0:
             for ready in wait(self._pipes, timeout=left_s):

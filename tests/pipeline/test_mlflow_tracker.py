@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pipeline.config import TrackingConfig
 from pipeline.mlflow_tracker import MlflowTracker, Spool
 from pipeline.tracker import TRACKERS, TrackedRun
 
-SQLITE = TrackingConfig(flush_s=0.1)
+SQLITE = TrackingConfig(flush_s=0.1, max_wait_stopped_s=60)
 
 
 def tracked(folder: Path) -> TrackedRun:
@@ -83,6 +84,10 @@ def test_a_dead_server_costs_a_bounded_wait_and_loses_nothing(
     with caplog.at_level(logging.WARNING, "pipeline"):
         tracker.close("FINISHED")  # returns though nothing was taken
     assert "101 entries wait on disk" in caplog.text
+    caplog.clear()
+    stopped = MlflowTracker(replace(config, max_wait_s=600, max_wait_stopped_s=0.5), run)
+    stopped.close("KILLED")  # a scheduler gives no ten minutes: the test's own limit would end this
+    assert "102 entries wait on disk" in caplog.text
 
     MlflowTracker(SQLITE, run).close("FINISHED")
     client, seen = the_run(tmp_path / "runs")
@@ -94,8 +99,11 @@ def test_an_attempt_killed_before_it_noted_its_run_does_not_make_a_second_one(tm
     run = tracked(tmp_path / "runs" / "first")
     MlflowTracker(SQLITE, run).close("KILLED")
     (run.folder / "mlflow_run_id").unlink()
-    MlflowTracker(SQLITE, run).close("FINISHED")
-    the_run(tmp_path / "runs")  # unpacks exactly one
+    changed = replace(run, parameters={**run.parameters, "section.key3": "another", "new": "1"})
+    MlflowTracker(SQLITE, changed).close("FINISHED")
+    _, seen = the_run(tmp_path / "runs")  # unpacks exactly one
+    assert seen.info.status == "FINISHED"
+    assert seen.data.params == {**run.parameters, "new": "1"}
 
 
 def test_a_line_torn_by_a_crash_is_dropped(tmp_path: Path) -> None:
