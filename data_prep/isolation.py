@@ -30,6 +30,7 @@ R = TypeVar("R")
 CALLS_PER_WORKER = (
     64  # then its process is replaced, so that what decoders leak stays bounded; a start costs 2 s
 )
+NOISE = "A worker died or was killed"  # Ray prints it to stdout whatever it is told; a Failure says it better
 POLL_S = 0.5  # how late a timeout may be noticed
 STDERR_TAIL = 2000  # characters kept of what a failed attempt wrote
 OBJECT_STORE_BYTES = (
@@ -105,6 +106,7 @@ class Workers:
         ``logs`` is a folder for what running attempts write to stderr. An InputError and a full disk are not the
         item's fault and are raised.
         """
+        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", NOISE)
         import ray
 
         if tasks:
@@ -130,9 +132,9 @@ class Workers:
         import ray
 
         if not ray.is_initialized():
+            self._started = True  # from here on there is something to shut down
             with _own_sigterm():
                 self._init()
-            self._started = True
         if self._one_per_core:  # more than the cores would wait in Ray's queue while their timeout runs
             self.num_workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
 
@@ -158,10 +160,18 @@ class Workers:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keeps the SIGTERM handler of whoever has one; ray.init puts its own in place, which ends the process."""
+    """Keeps the SIGTERM handler of whoever has one; ray.init puts in its own, which exits, and what comes to that
+    one meanwhile is handed on."""
     before = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(before) and threading.current_thread() is threading.main_thread():
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    try:
+        yield
+    except SystemExit:
+        before(signal.SIGTERM, None)
+        raise
+    finally:
         signal.signal(signal.SIGTERM, before)
 
 

@@ -115,6 +115,23 @@ def test_the_report_holds_everything_and_fetches_nothing(prepared: tuple[Path, s
     assert "http" not in html.replace("http-equiv", "")
 
 
+def test_sigterm_while_ray_starts_is_one_line_and_exit_code_75(corpus: Path, tmp_path: Path) -> None:
+    output = tmp_path / "shards"
+    command = [sys.executable, "-m", "jobs", "prepare", str(corpus / "short.csv"), "--output", str(output)]
+    root = Path(__file__).parent.parent.parent
+    with subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) as job:
+        assert job.stderr is not None
+        while "analyse: 0/" not in job.stderr.readline():
+            pass
+        job.terminate()
+        said = job.stderr.read()
+    assert job.returncode == 75, said
+    assert said.strip() == (
+        "castbank prepare: stopped by SIGTERM; nothing half-written stays, run it again to go on"
+    )
+    assert [path.name for path in output.iterdir()] == [".work"]
+
+
 BadInput = Callable[[Path], list[str]]
 
 
@@ -127,6 +144,10 @@ BadInput = Callable[[Path], list[str]]
         (lambda p: [str(p / "no_url.csv")], "url"),
         (lambda p: [str(p / "one.csv"), "windows.nun_frames=17"], r"did you mean 'windows\.num_frames'"),
         (lambda p: [str(p / "one.csv"), "windows.num_frames=many"], r"windows\.num_frames"),
+        (
+            lambda p: [str(p / "one.csv"), "windows.stride=0"],
+            r"windows\.stride: came 0, allowed is 1 or more",
+        ),
         (lambda p: [str(p / "one.csv"), "faces.pack=nobodys"], "no pack is called 'nobodys'"),
         (lambda p: [str(p / "one.csv"), f"clips={p}/nowhere"], "nowhere"),
         (lambda p: [str(p / "one.csv"), "--config", str(p / "none.yaml")], "does not exist"),
