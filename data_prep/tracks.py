@@ -51,7 +51,7 @@ class FaceTracker:
     ``max_gap_frames``), or the boxes overlap by ``min_iou`` in successive detections and the embeddings, where
     reliable, do not say that it is a stranger. Of these the assignment with the greatest sum of overlap and
     cosine wins, likeness first: who looks like a lost track is that track, whatever lies nearer. Reliable: norm
-    of at least ``min_norm``; a covered face has less.
+    of at least ``min_norm``, where a covered face has less; 0 trusts every embedding.
 
     A face that comes out from behind another is at first too covered to be known, and opens a track of its own.
     As soon as it is known to be a lost one, that track adopts the nameless one: see ``adopted``.
@@ -141,8 +141,8 @@ class FaceTracker:
     def _remember(self, track: _Live, frame: int, embedding: F32, norm: float) -> None:
         if norm > 0:
             track.embedded = frame
-        if norm >= self._min_norm:
-            track.memory = np.asarray(track.memory * MEMORY + embedding, np.float32)
+            if norm >= self._min_norm:
+                track.memory = np.asarray(track.memory * MEMORY + embedding, np.float32)
 
     def _predicted(self, frame: int) -> F32:
         return np.asarray([t.predicted(frame) for t in self._live], np.float32).reshape(-1, 4)
@@ -154,7 +154,7 @@ class FaceTracker:
         memory = np.stack([t.memory for t in self._live])
         length = np.linalg.norm(memory, axis=1, keepdims=True)
         cosine = memory @ embeddings.T / np.maximum(length, 1e-9)
-        known = (length > 0) & (norms >= self._min_norm)
+        known = (length > 0) & (norms > 0) & (norms >= self._min_norm)
         successive = np.array([[frame - t.seen <= self._detect_every] for t in self._live])
         same = known & (cosine >= self._config.min_cosine)
         near = (overlap >= self._config.min_iou) & successive & (~known | (cosine >= STRANGER_COSINE))

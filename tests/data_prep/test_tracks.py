@@ -23,10 +23,10 @@ def box(x, y, size=60):
     return np.array([x - size / 2, y - size / 2, x + size / 2, y + size / 2], np.float32)
 
 
-def follow(people_by_frame, embed_every=4, detect_every=1, seed=0):
+def follow(people_by_frame, embed_every=4, detect_every=1, seed=0, min_norm=MIN_NORM):
     """people_by_frame: per frame {person: (box, norm)}; → {track: [(frame, person)]}, number of embeddings."""
     rng = np.random.default_rng(seed)
-    tracker = FaceTracker(CONFIG, detect_every, embed_every, MIN_NORM)
+    tracker = FaceTracker(CONFIG, detect_every, embed_every, min_norm)
     tracks, num_embedded = defaultdict(list), 0
     for frame, people in enumerate(people_by_frame):
         if people == "cut":
@@ -115,6 +115,13 @@ def test_one_walker_is_one_track_and_is_rarely_embedded(detect_every):
     frames = [{0: (box(100 + 5 * t, 200), 4.0)} for t in range(80)]
     tracks, num_embedded = follow(frames, embed_every=8, detect_every=detect_every)
     assert len(tracks) == 1 and len(tracks[0]) == 80 // detect_every
+    assert num_embedded <= 12
+
+
+def test_a_pack_without_a_least_norm_still_follows_faces_that_are_not_embedded():
+    frames = [{0: (box(100 + 5 * t, 200), 20.0), 1: (box(100 + 5 * t, 400), 20.0)} for t in range(40)]
+    tracks, num_embedded = follow(frames, embed_every=8, min_norm=0.0)
+    assert persons_of(tracks) == [[0], [1]]
     assert num_embedded <= 12
 
 
