@@ -16,7 +16,8 @@ from data_prep.records import InputError
 from jobs import config as configs
 from jobs import knobs
 from jobs.progress import ProgressBar
-from pipeline.config import ModelConfig, TrainConfig
+from jobs.train_checks import check, check_cast
+from pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
     from pipeline.data import Samples
@@ -34,17 +35,6 @@ with 75 (run it again); Ctrl-C checkpoints too; a second Ctrl-C ends at once."""
 EXAMPLE = "castbank train --config jobs/configs/train_tiny.yaml run=runs/first data.shards=shards"
 METRICS = "metrics.jsonl"
 PRELOAD = ("pipeline.engine", "diffusers")  # imported once for all ranks
-AT_LEAST_ONE = (
-    "num_steps",
-    "batch_size",
-    "data.num_frames",
-    "data.frame_stride",
-    "data.prefetch",
-    "engine.num_processes",
-    "engine.accumulation",
-    "checkpoints.every_steps",
-    "checkpoints.keep_last",
-)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -73,32 +63,6 @@ def run(args: argparse.Namespace) -> int:
         return run_first(config, recogniser, start)
 
 
-def check(config: TrainConfig) -> None:
-    """Raise InputError for values that no training can have."""
-    values = configs.flat(config)
-    for key in AT_LEAST_ONE:
-        if int(values[key]) < 1:
-            raise InputError(f"{key}={values[key]}: must be at least 1")
-    if config.base:
-        check_base(config)
-
-
-def check_base(config: TrainConfig) -> None:
-    """Raise InputError for a base that is no export, or one of another family or identity network."""
-    found = Path(config.base) / "model.yaml"
-    if not found.is_file():
-        raise InputError(f"base {config.base!r}: no {found.name} there; give the export folder of a run")
-    before, now = (configs.flat(model) for model in (configs.load(ModelConfig, found, []), config.model))
-    same = [key for key in now if key.startswith(("family.", "identity."))]
-    changed = [
-        f"model.{key} (base {before[key]}, here {now[key]})" for key in same if before[key] != now[key]
-    ]
-    if changed:
-        raise InputError(
-            f"base {config.base!r} is another model: {'; '.join(changed)}; take the base's values"
-        )
-
-
 def recogniser_of(config: TrainConfig) -> Recogniser:
     """The recogniser of the configured face pack.
 
@@ -124,13 +88,13 @@ def run_first(
     config: TrainConfig, recogniser: Recogniser, start: Callable[[Callable[[Any], None]], int]
 ) -> int:
     """What the launching process, or the first of several that a launcher started, does around the training."""
-    from jobs.train_finish import finish
     from pipeline.data import Samples, Share
 
     folder = Path(config.run)
     world = int(os.environ.get("WORLD_SIZE", config.engine.num_processes))
     Share(config.batch_size, 0, world, config.engine.accumulation)  # says so now if it does not divide
     samples = Samples(config.data, config.seed, recogniser)
+    check_cast(config, samples)
     run_id = register(config, samples)
     with Observer(
         config, tracked_run(config, samples, run_id)
@@ -141,6 +105,8 @@ def run_first(
         make_initial(config, samples)
         observer.code = start(observer)
         if observer.code == 0:
+            from jobs.train_finish import finish
+
             for path in finish(config, build(config), samples, recogniser):
                 observer.show(path)
             sys.stdout.write(f"trained {config.num_steps} steps; the export is {folder / 'export'}\n")
@@ -259,15 +225,11 @@ class Observer:
     """Receives what the first rank reports: progress line and tracker."""
 
     def __init__(self, config: TrainConfig, run: TrackedRun) -> None:
-        from pipeline.run_folder import read_metrics
         from pipeline.tracker import TRACKERS
 
         self._total, self._bar = config.num_steps, ProgressBar()
         self._tracker = TRACKERS[config.tracking.kind](config.tracking, run)
-        for line in read_metrics(
-            run.folder / METRICS
-        ):  # steps recorded by an attempt that died before telling
-            self._tracker.log(int(line["step"]), line)
+        self._untold: Path | None = run.folder / METRICS
         self.code = 0
 
     def __enter__(self) -> Observer:
@@ -277,6 +239,7 @@ class Observer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
+        self._catch_up()
         stopped = self.code != 0 or (kind is not None and issubclass(kind, KeyboardInterrupt))
         self._tracker.close("KILLED" if stopped else "FAILED" if kind else "FINISHED")
 
@@ -284,10 +247,21 @@ class Observer:
         from pipeline.trainer import Note, StepDone
 
         if isinstance(event, StepDone):
+            self._catch_up()
             self._tracker.log(event.step, event.scalars)
             self._bar("train", event.step, self._total, f"loss {event.scalars['loss']:.4f}")
         elif isinstance(event, Note):
             self.say(event.text)
+
+    def _catch_up(self) -> None:
+        """Log the steps that were recorded by an attempt that died before telling; not before the first step, as
+        a tracker may start a thread, and a rank in this process forks its loading processes before that."""
+        from pipeline.run_folder import read_metrics
+
+        lines = read_metrics(self._untold) if self._untold else []
+        self._untold = None
+        for line in lines:
+            self._tracker.log(int(line["step"]), line)
 
     def show(self, path: Path) -> None:
         """A sample video or picture, for the tracker."""

@@ -10,7 +10,7 @@ import torch
 
 from data_prep.decode import decode_mp4
 from data_prep.encode import encode_mp4
-from data_prep.records import U8
+from data_prep.records import U8, InputError
 from pipeline import engine, export, objective
 from pipeline.checkpoints import newest
 from pipeline.config import GenerateConfig, TrainConfig
@@ -41,10 +41,17 @@ def finish(
 
     Returns:
         Sample videos and contact sheets, in the run's folder.
+
+    Raises:
+        InputError: the last step's checkpoint is damaged.
     """
     folder = Path(config.run)
-    found = newest(folder / "checkpoints", lambda _: None)
-    assert found is not None, "a finished training has a checkpoint"
+    damages: list[str] = []
+    found = newest(folder / "checkpoints", damages.append)
+    if found is None or found.step != config.num_steps:  # an older one must not pass for the trained model
+        raise InputError(
+            f"{'; '.join(damages) or 'no checkpoint'}: run the same command again, it goes on there"
+        )
     export.load_trained(trained, engine.trained_parameters(found.folder, config.engine.zero_stage))
     model = trained.model.eval()
     earlier = IdentityBank.load(Path(config.base) / "bank") if config.base else None

@@ -231,6 +231,12 @@ def test_a_run_goes_on_only_as_it_began(
         (["data.shards=/none"], "no such folder"),
         (["batch_size=3"], "batch_size=3 is not a multiple of 2 ranks"),
         (["num_steps=0"], "num_steps=0: must be at least 1"),
+        (["model.noise.text_drop=7"], "model.noise.text_drop=7.0: must be from 0 to 1"),
+        (["data.num_workers=-1"], "data.num_workers=-1: must be at least 0"),
+        (["data.features=/dev/null/none"], "data.features: face embeddings cannot be kept in"),
+        (["model.identity.max_cast=2"], "a sample shows 3 characters; set it to 3"),
+        (["names.c09=Anna"], "names: c09 not in the samples to train on; they show c01, c02, c03"),
+        (["names.c01=Anna", "names.c02=Anna"], "names: Anna would be several characters"),
         (["data.pack=missing"], "no pack is called 'missing'"),
         (["model.identity.embedding_dim=192"], "embeds in 512"),
         (["engine.zero_stage=7"], "engine.zero_stage"),
@@ -249,8 +255,13 @@ def test_wrong_input_is_one_clear_line_and_leaves_no_run(
 
 
 def test_before_the_first_checkpoint_the_configuration_may_still_change(place: Workplace) -> None:
-    broken = ["num_steps=2", "tracking.kind=none", "engine.num_processes=1", "data.features=/dev/null/none"]
-    with pytest.raises(RuntimeError, match="rank 0 of 1 exited with code 1"):
+    broken = [
+        "num_steps=2",
+        "tracking.kind=none",
+        "engine.num_processes=1",
+        "model.adapter.learning_rate=1e30",
+    ]
+    with pytest.raises(RuntimeError, match=r"rank 0 of 1 exited with code 1(.|\n)*lower the learning rate"):
         main(place.arguments("second-try", *broken))
     assert (place.folder("second-try") / "run.json").is_file()
     assert main(place.arguments("second-try", *broken[:3], "seed=5")) == 0
