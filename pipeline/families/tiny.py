@@ -23,6 +23,7 @@ from pipeline.config import FamilyConfig, TinyConfig
 from pipeline.families.contract import LatentGrid
 
 TIMESTEPS = 1000.0  # Wan's transformer reads sigma on this scale
+LEAST_SIGMA = 0.05  # what a guess is divided by at least, as there
 PLACE_CHANNELS = 8  # sine and cosine of two frequencies over height and over width
 
 
@@ -185,12 +186,12 @@ class TinyFamily:
         return embed_words(captions, self.config.text_tokens, self.config.text_dim)
 
     def velocity(self, latents: torch.Tensor, sigma: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """Runs the transformer on unit-variance input with its place beside it, for the part of the velocity that
-        the best linear guess leaves: with unit-variance latents v ≈ (2σ − 1)·x_σ / s², s² = σ² + (1 − σ)² (the
-        preconditioning of Karras et al. 2022, arXiv 2206.00364, for a straight path).
+        """The transformer guesses the clean latents x̂ from unit-variance input with its place beside it, and
+        v = (x_σ − x̂) / σ, σ no less than LEAST_SIGMA: clean patches lie near few directions, noise fills all of
+        them, more than a narrow transformer carries (Li & He 2025, arXiv 2511.13720).
         """
         level = sigma.to(latents).view(-1, 1, 1, 1, 1)
         spread = (level.square() + (1 - level).square()).sqrt()
         scaled = torch.cat([latents / spread, place_of(latents)], 1)
-        rest: torch.Tensor = self.transformer(scaled, sigma * TIMESTEPS, text, return_dict=False)[0]
-        return (2 * level - 1) * latents / spread.square() + rest / spread
+        clean: torch.Tensor = self.transformer(scaled, sigma * TIMESTEPS, text, return_dict=False)[0]
+        return (latents - clean) / level.clamp(min=LEAST_SIGMA)
