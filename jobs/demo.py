@@ -190,7 +190,15 @@ def _scene(steps: Steps, output: Path, kind: str, shot: Shot) -> None:
     """
     video = output / "videos" / f"{kind}.mp4"
     video.parent.mkdir(parents=True, exist_ok=True)
-    wanted = ("num_frames=2", "fps=2", "--prompt", shot.caption, "--cast", ",".join(shot.cast))
+    wanted = (
+        "num_frames=2",
+        "fps=2",
+        "guidance=1.5",
+        "--prompt",
+        shot.caption,
+        "--cast",
+        ",".join(shot.cast),
+    )
     steps(f"generate-{kind}", "generate", output / "runs" / kind, *wanted, "--output", video)
     _judge(steps, output, kind, video, shot.cast)
 
