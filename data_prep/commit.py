@@ -15,6 +15,7 @@ from data_prep.records import InputError
 from data_prep.shards.files import MANIFEST, SHARDS
 
 ASIDE = ".aside-"
+OURS = ("manifest.json", "index.jsonl", "config.yaml", "ledger.parquet", "characters.json", "shard-*.tar")
 WORK = ".work"  # analysed clips, so that a re-run does not decode again
 NEXT = ".next"  # the generation that is being written
 
@@ -42,9 +43,11 @@ def sole_user(output: Path) -> Iterator[None]:
     """Hold the output folder for this process; the lock dies with the process.
 
     Raises:
-        InputError: the output cannot be a folder of ours, or another preparation is at work in it.
+        InputError: the output cannot be a folder of ours, holds somebody else's files under the names that we
+            would write, or another preparation is at work in it.
     """
     work = output / WORK
+    _refuse_foreign(output)
     try:
         work.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError, PermissionError, FileNotFoundError) as error:
@@ -61,6 +64,18 @@ def sole_user(output: Path) -> Iterator[None]:
             ) from None
         clear(output)
         yield
+
+
+def _refuse_foreign(output: Path) -> None:
+    """A folder that no preparation has worked in may hold anything but files that we would replace."""
+    if not output.is_dir() or (output / WORK).is_dir():
+        return
+    taken = sorted(path.name for pattern in OURS for path in output.glob(pattern))
+    if taken:
+        raise InputError(
+            f"output {str(output)!r} holds {', '.join(taken[:3])}, which castbank did not prepare here and would "
+            "replace; give an empty folder, or move those files away"
+        )
 
 
 def clear(output: Path) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,6 +80,15 @@ def _flat(node: Any, prefix: str) -> dict[str, str]:
     for key, value in node.items():
         values |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
     return values
+
+
+def check_ranges(config: Any, allowed: Mapping[str, tuple[float, float]]) -> None:
+    """Raise InputError where the number of a key is outside its (least, greatest), both allowed."""
+    values = flat(config)
+    for key, (least, greatest) in allowed.items():
+        if not least <= float(values[key]) <= greatest:
+            wanted = f"from {least} to {greatest}" if greatest < math.inf else f"at least {least}"
+            raise InputError(f"{key}={values[key]}: must be {wanted}")
 
 
 def keys(schema: type[Any], prefix: str = "") -> list[str]:

@@ -77,6 +77,8 @@ def _show(args: argparse.Namespace) -> None:
 
     output = args.output or Path(f"{args.file.stem}.faces.png")
     check_file("--output", output, ".png")
+    if not args.time >= 0:
+        raise InputError(f"--time: came {args.time}; give seconds from the start of the video, 0 or more.")
     image = _read_picture(args.file, args.time)
     analyser = analyser_for(args.pack)
     known = {path.stem: _known_face(analyser, path) for path in args.against}

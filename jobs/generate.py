@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import math
 import shlex
 import sys
 from importlib.metadata import version
@@ -26,6 +27,16 @@ SUMMARY = """Generate a video with the characters of a run's bank.
 Writes OUTPUT (mp4), OUTPUT with .png for .mp4 (contact sheet) and with .json (all that is needed to repeat it)."""
 
 EXAMPLE = "castbank generate runs/first seed=3 --prompt 'anna talks to ben' --cast anna,ben --output out.mp4"
+
+ALLOWED = {  # key: least and greatest value
+    "num_frames": (1, math.inf),
+    "height_px": (1, math.inf),
+    "width_px": (1, math.inf),
+    "fps": (0.1, 1000),
+    "steps": (1, 1000),
+    "strength": (0, math.inf),
+    "guidance": (0, math.inf),
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Generates; 0, or InputError before anything is written."""
     config = configs.load(GenerateConfig, args.config, args.overrides)
+    configs.check_ranges(config, ALLOWED)
     check_file("--output", args.output, ".mp4")
     layout = None if args.layout is None else read_layout(args.layout)
 

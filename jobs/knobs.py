@@ -68,6 +68,8 @@ def _default(field: dataclasses.Field[Any], hint: Any) -> str:
         return f"{field.default} ({choices})"
     if field.default == "???":
         return "(must be given)"
+    if field.default is dataclasses.MISSING:
+        return "{}"  # the only kind of default that is made anew is an empty table
     return "''" if field.default == "" else str(field.default)
 
 

@@ -79,11 +79,11 @@ def _summary(output: Path, facts: Json, worked: bool) -> str:
             f"{facts['calibration']['threshold']:g}; raise link.threshold"
         )
     where = shlex.quote(str(output))
-    lines.append(
-        f"in {where}: shard-*.tar, index.jsonl, manifest.json, ledger.parquet, characters.json, faces/"
-    )
     if facts["num_samples"]:
-        lines.append(f"next: castbank report {where}")
+        lines.append(
+            f"in {where}: shard-*.tar, index.jsonl, manifest.json, ledger.parquet, characters.json, faces/"
+        )
+        lines.append(f"next: castbank report {where} (it lists what was left out and why)")
     else:
-        lines.append("no sample is left; the ledger names the rule for every window")
+        lines.append(f"no sample is left; {where}/ledger.parquet names the rule for every clip and window")
     return "\n".join(lines) + "\n"

@@ -43,11 +43,10 @@ ALLOWED = {  # key: least and greatest value
 
 def check(config: TrainConfig) -> None:
     """Raise InputError for values that no training can have."""
-    values = configs.flat(config)
-    for key, (least, greatest) in ALLOWED.items():
-        if not least <= float(values[key]) <= greatest:
-            wanted = f"from {least} to {greatest}" if greatest < MANY else f"at least {least}"
-            raise InputError(f"{key}={values[key]}: must be {wanted}")
+    from pipeline.families import family_type
+
+    configs.check_ranges(config, ALLOWED)
+    family_type(config.model.family.name)
     if config.base:
         check_base(config)
 

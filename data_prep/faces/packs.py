@@ -123,7 +123,7 @@ def home() -> Path:
 def known_pack(name: str) -> PackSpec:
     """Look a pack up by name; raises InputError that lists the names."""
     if name not in PACKS:
-        raise InputError(f"faces.pack: no pack is called {name!r}; known are {', '.join(PACKS)}.")
+        raise InputError(f"face pack: no pack is called {name!r}; known are {', '.join(PACKS)}.")
     return PACKS[name]
 
 

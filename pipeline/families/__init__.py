@@ -12,5 +12,7 @@ FAMILIES: dict[str, type[Family]] = {"tiny": TinyFamily}
 def family_type(name: str) -> type[Family]:
     """The family of that name; raises InputError naming those that exist."""
     if name not in FAMILIES:
-        raise InputError(f"family.name: {name!r} is not a family; use one of {', '.join(sorted(FAMILIES))}")
+        raise InputError(
+            f"model.family.name: {name!r} is not a family; use one of {', '.join(sorted(FAMILIES))}"
+        )
     return FAMILIES[name]

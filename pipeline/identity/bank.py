@@ -63,7 +63,7 @@ class IdentityBank:
             near = difflib.get_close_matches(name, self.entries, 1, 0.6)
             known = ", ".join(self.entries) or "nobody"
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise InputError(f"cast: {name!r} is not in the bank; {hint}It holds {known}")
+            raise InputError(f"cast: {name!r} is not in the bank; {hint}it holds {known}")
         return self.entries[name]
 
     def cast(self, names: Sequence[str]) -> torch.Tensor:

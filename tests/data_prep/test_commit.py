@@ -101,6 +101,17 @@ def test_an_output_that_cannot_be_a_folder_is_bad_input(tmp_path: Path, place: s
         pass
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "shard-000000.tar", "config.yaml"])
+def test_somebody_elses_files_are_not_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with (
+        pytest.raises(InputError, match=f"holds {name}, which castbank did not prepare"),
+        sole_user(tmp_path),
+    ):
+        pass
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
 def test_a_second_preparation_is_sent_away(tmp_path: Path) -> None:
     with (
         sole_user(tmp_path),

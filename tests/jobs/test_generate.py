@@ -97,3 +97,12 @@ def test_wrong_knobs_exit_2(
 def test_a_folder_without_a_run_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command(tmp_path, tmp_path / "out.mp4")) == 2
     assert "not an exported model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("override", ["steps=0", "steps=-1", "fps=0", "strength=-1", "num_frames=0"])
+def test_values_that_no_video_can_have_are_refused_before_the_model_loads(
+    tmp_path: Path, override: str
+) -> None:
+    arguments = ["generate", str(tmp_path / "no-run"), "--prompt", "x", "--output", str(tmp_path / "a.mp4")]
+    assert main([*arguments, override]) == 2
+    assert not list(tmp_path.iterdir())
