@@ -192,18 +192,17 @@ class _Watch:
         self._process_of = dict(zip(pipes, processes, strict=True))
         self._ready: list[BaseProcess] = []  # those that would survive a signal
         self._stopping = False
+        self._interrupted = False
         self._logs = logs
         self._on_report = on_report
         self._input_error: str | None = None
 
     def until_done(self) -> int:
         with self._signals_passed_on():
-            try:
-                return self._wait()
-            except KeyboardInterrupt:
-                self._stop()
-                self._wait()
-                raise
+            code = self._wait()
+        if self._interrupted:
+            raise KeyboardInterrupt
+        return code
 
     def _wait(self) -> int:
         while any(process.is_alive() for process in self._processes):
@@ -265,13 +264,23 @@ class _Watch:
             yield
             return
         before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
         for number in STOP_SIGNALS:
             signal.signal(number, lambda *_: self._stop())
+        signal.signal(signal.SIGINT, lambda *_: self._interrupt())
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _interrupt(self) -> None:
+        """Ctrl-C: the ranks are asked to stop and heard out; raised at once, it could come between receiving a
+        message and noting it, and a rank nobody knows to be listening would never be asked. The second one ends."""
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
+        self._stop()
 
     def _stop(self) -> None:
         """Ask every rank to stop; one that has only begun is asked as soon as it listens."""

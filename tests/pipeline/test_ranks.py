@@ -120,9 +120,39 @@ def test_what_was_wrong_comes_through_though_a_peer_ends_first(tmp_path: Path) -
         launch(2, says_much_then_refuses, (tmp_path / "aside",), tmp_path, until_it_has_ended)
 
 
+def say_when_stopped(rank: Rank) -> int:
+    rank.report("ready")
+    rank.stop.wait(60)
+    rank.report("stopped" if rank.stop.is_set() else "forgotten")
+    return EXIT_REQUEUE
+
+
 def test_ctrl_c_lets_the_ranks_end_in_order(tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    def listen(message: str) -> None:
+        heard.append(message)
+        if heard == ["ready"]:  # the other rank may not listen yet
+            os.kill(os.getpid(), signal.SIGINT)
+
     with pytest.raises(KeyboardInterrupt):
-        launch(2, wait_to_be_stopped, (), tmp_path, lambda _: os.kill(os.getpid(), signal.SIGINT))
+        launch(2, say_when_stopped, (), tmp_path, listen)
+    assert sorted(heard) == ["ready", "ready", "stopped", "stopped"]
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+    def listen(message: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        launch(2, waits_for_ever, (), tmp_path, listen)
+
+
+def waits_for_ever(rank: Rank) -> int:
+    rank.report(os.getpid())
+    while True:
+        rank.stop.wait(60)
 
 
 def test_a_launchers_environment_makes_a_rank_or_says_what_is_missing() -> None:
