@@ -1,15 +1,21 @@
-"""Makes work visible all at once: a folder is written aside and renamed, a finished generation of shards replaces
-the one before with its manifest last, and only one preparation at a time touches an output.
+"""Makes work visible all at once: a folder is written aside and renamed, and a finished generation of shards
+replaces the one before with its manifest last. An output is held by one preparation alone, or by several that each
+analyse a part of the clips; what each has not finished lies on a desk of its own, which no other part touches.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
+import socket
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from data_prep.records import InputError
 from data_prep.shards.files import MANIFEST, SHARDS
@@ -18,34 +24,78 @@ ASIDE = ".aside-"
 OURS = ("manifest.json", "index.jsonl", "config.yaml", "ledger.parquet", "characters.json", "shard-*.tar")
 WORK = ".work"  # analysed clips, so that a re-run does not decode again
 NEXT = ".next"  # the generation that is being written
+POLL_S = 0.2
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def whole_folder(final: Path) -> Iterator[Path]:
-    """A new folder to write into, which is at ``final``, on disk and complete, when the block ends without error.
+def whole_folder(final: Path, desk: Path) -> Iterator[Path]:
+    """A new folder on ``desk`` to write into, which is at ``final``, on disk and complete, when the block ends
+    without error.
 
-    When another process has put it there first, ours is thrown away.
+    When another process has put it there first, on whatever machine, ours is thrown away.
     """
-    aside = final.with_name(f"{ASIDE}{final.name}-{os.getpid()}")
+    aside = desk / f"{final.name}-{uuid.uuid4().hex[:8]}"
     aside.mkdir(parents=True)
     try:
         yield aside
         sync(aside)
-        if not final.is_dir():
+        try:
             aside.rename(final)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        else:
             _sync_one(final.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager
-def sole_user(output: Path) -> Iterator[None]:
-    """Hold the output folder for this process; the lock dies with the process.
+def sole_user(output: Path, wait_s: float = 0.0) -> Iterator[Path]:
+    """Hold the output folder for this process alone and yield its desk; the lock dies with the process.
+
+    Args:
+        output: the folder.
+        wait_s: how long to wait for whoever holds it.
 
     Raises:
         InputError: the output cannot be a folder of ours, holds somebody else's files under the names that we
-            would write, or another preparation is at work in it.
+            would write, or another preparation, whole or in parts, is at work in it.
     """
+    with _held(output, fcntl.LOCK_EX, wait_s):
+        clear(output)
+        with _desk(output) as desk:
+            yield desk
+
+
+@contextmanager
+def one_of_several(output: Path, wait_s: float = 0.0) -> Iterator[Path]:
+    """Hold the output folder together with others that do the same and yield this one's desk.
+
+    Raises:
+        InputError: as for ``sole_user``, where a whole preparation is at work.
+    """
+    with _held(output, fcntl.LOCK_SH, wait_s), _desk(output) as desk:
+        yield desk
+
+
+@contextmanager
+def full_disk_is_said(output: Path) -> Iterator[None]:
+    """Turns the failure of a full disk into an InputError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"output {str(output)!r}: the disk is full; make room or choose another output, then run the same "
+            "command again: it goes on where it stopped, and nothing half-written stands under a final name"
+        ) from error
+
+
+@contextmanager
+def _held(output: Path, how: int, wait_s: float) -> Iterator[None]:
     work = output / WORK
     _refuse_foreign(output)
     try:
@@ -55,15 +105,54 @@ def sole_user(output: Path) -> Iterator[None]:
             f"output {str(output)!r} cannot be made a folder: {error.strerror}; give one that can be made, and "
             "that you may write to"
         ) from error
-    with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"output {str(output)!r}: another castbank prepare is writing here; wait for it or choose another"
-            ) from None
-        clear(output)
+    with (work / "lock").open(
+        "a+"
+    ) as lock:  # NFS shares a lock of a readable file, and owns one of a writable
+        until_s = time.monotonic() + wait_s
+        while not (taken := _taken(lock, how, output)) and time.monotonic() < until_s:
+            time.sleep(POLL_S)
+        if not taken:
+            raise InputError(f"output {str(output)!r}: {_who_is_there(lock, how, output)}")
         yield
+
+
+def _taken(lock: IO[str], how: int, output: Path) -> bool:
+    try:
+        fcntl.flock(lock, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise InputError(
+            f"output {str(output)!r}: its file system keeps no locks ({error.strerror}); mount it with them "
+            "(Lustre: -o flock; NFS: without nolock), or choose another output"
+        ) from error
+    return True
+
+
+def _who_is_there(lock: IO[str], how: int, output: Path) -> str:
+    if how == fcntl.LOCK_SH:
+        return (
+            "a castbank prepare without --part is at work here, and analyses every clip itself; wait for it, or "
+            "stop it before the parts are started"
+        )
+    if _taken(lock, fcntl.LOCK_SH, output):  # what can be shared is held by those who share
+        return (
+            "parts of this preparation are at work here (castbank prepare --part); wait until the last of them has "
+            "ended, then run the same command again"
+        )
+    return "another castbank prepare is writing here; wait for it or choose another"
+
+
+@contextmanager
+def _desk(output: Path) -> Iterator[Path]:
+    desk = output / WORK / f"{ASIDE}{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    desk.mkdir()
+    try:
+        yield desk
+    finally:
+        shutil.rmtree(desk, ignore_errors=True)
 
 
 def _refuse_foreign(output: Path) -> None:
@@ -79,10 +168,10 @@ def _refuse_foreign(output: Path) -> None:
 
 
 def clear(output: Path) -> None:
-    """Remove what a killed run may have left half-written."""
+    """Remove what killed runs may have left half-written; only for who holds the output alone."""
     for left in (output / WORK).glob(f"{ASIDE}*"):
         shutil.rmtree(left, ignore_errors=True)
-    for file in [*(output / WORK).glob("*.stderr"), *(output / WORK).glob(".files.json.*")]:
+    for file in (output / WORK).glob(".files*.json.*"):
         file.unlink()
     shutil.rmtree(output / NEXT, ignore_errors=True)
 

@@ -155,9 +155,14 @@ class RunConfig:
     num_workers: int = 0  # 0: one per core
     max_attempts: int = 3  # a clip that kills its worker this often is quarantined
     max_quarantined: float = 0.1  # share of clips; more than this and the run fails, nothing is packed
+    lock_wait_s: float = (
+        0.0  # for another preparation that holds the output; in a job at least 60, since a job
+    )
+    # that its scheduler puts back in the queue may meet its old self, which is still ending
 
     def __post_init__(self) -> None:
         _check("run", self, num_workers=(0, MANY), max_attempts=(1, MANY), max_quarantined=(0, 1))
+        _check("run", self, lock_wait_s=(0, MANY))
 
 
 @dataclass(frozen=True)

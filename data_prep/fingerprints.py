@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -21,7 +22,8 @@ from data_prep.config import PrepareConfig
 from data_prep.records import Clip, Decision, Json, Progress
 
 RECIPE = 1  # raise it when linking, selecting or captions change, so that finished outputs are made again
-REMEMBERED = "files.json"
+REMEMBERED, MEMORIES = "files.json", "files*.json"  # of the whole preparation, and also of parts
+SAVE_EVERY_S = 30.0  # of hashing that a kill may cost; a corpus of terabytes takes hours
 
 _Remembered = list[int | str]  # size in bytes, modification time in ns, sha256
 _PLACES = ("manifest", "clips", "output", "run")
@@ -42,22 +44,29 @@ class PackFiles:
 
 
 def hash_files(paths: Sequence[Path], memory: Path, on_progress: Progress) -> dict[Path, str]:
-    """sha256 of each file's bytes. ``memory`` is a folder where size, time and hash of each are kept.
+    """sha256 of each file's bytes. ``memory``: the file that keeps size, time and hash of each; what the others of
+    its folder remember, those of parts, counts too, and each writer has its own so that none is lost.
 
     Raises:
         OSError: a file cannot be read.
     """
-    remembered = _recall(memory / REMEMBERED)
+    remembered = _recall(memory.parent)
     known: dict[str, _Remembered] = {}
+    saved_s = time.monotonic()
     with ThreadPoolExecutor(
         len(os.sched_getaffinity(0))
     ) as threads:  # hashing releases the interpreter's lock
-        for path, entry in zip(
-            paths, threads.map(lambda p: _hashed(p, remembered.get(str(p))), paths), strict=True
-        ):
-            known[str(path)] = entry
-            on_progress("fingerprint", len(known), len(paths))
-    write_atomic(memory / REMEMBERED, json.dumps(known).encode())
+        hashing = [threads.submit(_hashed, path, remembered.get(str(path))) for path in paths]
+        try:
+            for path, entry in zip(paths, hashing, strict=True):
+                known[str(path)] = entry.result()
+                on_progress("fingerprint", len(known), len(paths))
+                if time.monotonic() - saved_s > SAVE_EVERY_S:
+                    write_atomic(memory, json.dumps(remembered | known).encode())
+                    saved_s = time.monotonic()
+        finally:  # stopped: what is not begun is not waited for
+            threads.shutdown(wait=False, cancel_futures=True)
+    write_atomic(memory, json.dumps(known).encode())
     return {path: str(known[str(path)][2]) for path in paths}
 
 
@@ -103,10 +112,16 @@ def digest(value: Json | list[object]) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _recall(path: Path) -> dict[str, _Remembered]:
-    """What is remembered; a file that is damaged is worth nothing, the hashes are then made again."""
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return loaded if isinstance(loaded, dict) else {}
+def _recall(folder: Path) -> dict[str, _Remembered]:
+    """What is remembered of each file, the latest state of it where several are; a memory that is damaged is worth
+    nothing, the hashes are then made again."""
+    found: dict[str, _Remembered] = {}
+    for path in folder.glob(MEMORIES):
+        try:
+            loaded = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            continue
+        for name, entry in (loaded if isinstance(loaded, dict) else {}).items():
+            if name not in found or found[name][1] < entry[1]:
+                found[name] = entry
+    return found

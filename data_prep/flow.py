@@ -8,32 +8,39 @@ with the footage: pixels stay in the analyses' folders until a shard is written,
 
 from __future__ import annotations
 
-import errno
-import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from data_prep import analysis_store, catalogue, ledger
+from data_prep import catalogue, ledger
 from data_prep.analyse import analyse
-from data_prep.commit import NEXT, WORK, publish, sole_user, whole_folder
+from data_prep.commit import NEXT, WORK, full_disk_is_said, publish, sole_user
 from data_prep.config import PrepareConfig
-from data_prep.faces.packs import PackSpec, find_pack
+from data_prep.faces.packs import PackSpec
+from data_prep.fingerprints import REMEMBERED, inputs_sha256
 from data_prep.identities import Linked, link
 from data_prep.isolation import Failure, Limits, Task, Workers
-from data_prep.limits import with_pack_limits
 from data_prep.manifest import read_clips
-from data_prep.records import U8, AnalysedClip, Clip, Decision, InputError, Json, Progress
+from data_prep.records import U8, AnalysedClip, Decision, Json, Progress
 from data_prep.references import Candidate, candidates_of
 from data_prep.samples import CropAddress, Plan, build, select
 from data_prep.shards import IndexRow, ShardError, write_index, write_shard
 from data_prep.shards.files import read_manifest
-from data_prep.work import ClipWork, addresses, forget_stale
+from data_prep.work import (
+    AnalyseOne,
+    ClipWork,
+    addresses,
+    analyse_missing,
+    analysed,
+    clips_folder,
+    forget_stale,
+    settled,
+    too_many,
+)
 
-AnalyseOne = Callable[[Clip, PrepareConfig], AnalysedClip]
 OPEN_CLIPS = 8  # analyses that a packing worker keeps open: a shard's references come from a few clips
 SHARD_TIMEOUT_S = 600.0
 
@@ -49,15 +56,6 @@ class Prepared:
     folder: Path
     facts: Json
     worked: bool
-
-
-@dataclass(frozen=True)
-class AnalyseJob:
-    """What a worker needs to analyse one clip."""
-
-    work: ClipWork
-    config: PrepareConfig
-    analyse_one: AnalyseOne
 
 
 @dataclass(frozen=True)
@@ -82,43 +80,28 @@ def prepare(
         InputError: something given is wrong, too many clips were quarantined, or the disk is full. What was
             analysed stays, so that the same call goes on from there.
     """
-    output = Path(config.output).resolve()
-    config = replace(config, output=str(output))
-    try:
-        with sole_user(output):
-            return _prepare(config, on_progress, analyse_one, retry_quarantined)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise InputError(
-            f"output {str(output)!r}: the disk is full; make room or choose another output, then run the same "
-            "command again: it goes on where it stopped, and nothing half-written stands under a final name"
-        ) from error
-
-
-def _prepare(
-    config: PrepareConfig, on_progress: Progress, analyse_one: AnalyseOne, retry_quarantined: bool
-) -> Prepared:
+    config, pack = settled(config)
     output = Path(config.output)
-    pack = find_pack(config.faces.pack).spec
-    config = with_pack_limits(config, pack)
-    clips, decisions = read_clips(Path(config.manifest), _clips_folder(config))
-    works, inputs = addresses(clips, decisions, config, pack, on_progress)
-    finished = finished_facts(output, inputs)
-    if finished is not None and not (retry_quarantined and finished["num_quarantined"]):
-        return Prepared(output, finished, worked=False)
-    with Workers(config.run.num_workers) as workers:
-        decisions += _analyse_all(workers, works, config, on_progress, analyse_one)
-        analysed = [work for work in works if work.folder.is_dir()]
-        linked = _link(analysed, config, pack, on_progress)
-        plans, selected = _select(analysed, linked, config, on_progress)
-        decisions += [*_fates(analysed, linked), *selected]
-        rows = _pack(workers, plans, analysed, config, on_progress)
-    facts = catalogue.facts(linked, decisions, rows, config)
-    catalogue.write(output / NEXT, linked, decisions, rows)
-    write_index(output / NEXT, rows, inputs, facts)
-    publish(output)
-    forget_stale(output / WORK, works)
+    with full_disk_is_said(output), sole_user(output, config.run.lock_wait_s) as desk:
+        clips, decisions = read_clips(Path(config.manifest), clips_folder(config))
+        works = addresses(clips, config, pack, output / WORK / REMEMBERED, on_progress)
+        inputs = inputs_sha256({work.clip.id: work.key for work in works}, clips, decisions, config)
+        finished = finished_facts(output, inputs)
+        if finished is not None and not (retry_quarantined and finished["num_quarantined"]):
+            return Prepared(output, finished, worked=False)
+        with Workers(config.run.num_workers) as workers:
+            failed = analyse_missing(workers, works, config, desk, on_progress, analyse_one=analyse_one)
+            _refuse_many(failed, len(works), config)
+            kept = analysed(works, output)
+            linked = _link(kept, config, pack, on_progress)
+            plans, selected = _select(kept, linked, config, on_progress)
+            decisions += [*failed, *_fates(kept, linked), *selected]
+            rows = _pack(workers, plans, {work.clip.id: work for work in kept}, config, desk, on_progress)
+        facts = catalogue.facts(linked, decisions, rows, config)
+        catalogue.write(output / NEXT, linked, decisions, rows)
+        write_index(output / NEXT, rows, inputs, facts)
+        publish(output)
+        forget_stale(output / WORK, works)
     return Prepared(output, facts, worked=True)
 
 
@@ -135,43 +118,10 @@ def finished_facts(output: Path, inputs: str) -> Json | None:
     return manifest.facts if whole and (output / ledger.LEDGER).is_file() else None
 
 
-def _clips_folder(config: PrepareConfig) -> Path:
-    return (Path(config.clips) if config.clips else Path(config.manifest).parent).resolve()
-
-
-def _analyse_all(
-    workers: Workers,
-    works: Sequence[ClipWork],
-    config: PrepareConfig,
-    on_progress: Progress,
-    analyse_one: AnalyseOne,
-) -> list[Decision]:
-    """Analyse what is not analysed yet; the decisions are the clips that had to be quarantined."""
-    tasks = [Task(w.clip.id, AnalyseJob(w, config, analyse_one)) for w in works if not w.folder.is_dir()]
-    limits = Limits(config.run.max_attempts, config.decode.timeout_s)
-    quarantined: list[Decision] = []
-    done = len(works) - len(tasks)
-    on_progress("analyse", done, len(works))
-    for task, result in workers.run(analyse_clip, tasks, limits, Path(config.output) / WORK):
-        if isinstance(result, Failure):
-            quarantined.append(_quarantined(task.name, result, config))
-        done += 1
-        on_progress("analyse", done, len(works))
-    allowed = config.run.max_quarantined * len(works)
+def _refuse_many(quarantined: Sequence[Decision], num_clips: int, config: PrepareConfig) -> None:
+    allowed = config.run.max_quarantined * num_clips
     if len(quarantined) > allowed:
-        first = min(quarantined, key=lambda decision: decision.item)
-        raise InputError(
-            f"run.max_quarantined: {len(quarantined)} of {len(works)} clips failed, allowed are {allowed:g}; the "
-            f"first is {first.item}: {first.error_class} after {first.attempts} attempts\n{first.detail}"
-        )
-    return quarantined
-
-
-def analyse_clip(job: AnalyseJob) -> None:
-    """In a worker: analyse one clip and commit the result."""
-    analysed = job.analyse_one(job.work.clip, job.config)
-    with whole_folder(job.work.folder) as aside:
-        analysis_store.save(analysed, aside)
+        raise too_many(quarantined, num_clips, f"allowed are {allowed:g}")
 
 
 def _link(works: Sequence[ClipWork], config: PrepareConfig, pack: PackSpec, on_progress: Progress) -> Linked:
@@ -216,14 +166,14 @@ def _fates(works: Sequence[ClipWork], linked: Linked) -> list[Decision]:
 def _pack(
     workers: Workers,
     plans: Sequence[Plan],
-    works: Sequence[ClipWork],
+    works: Mapping[str, ClipWork],
     config: PrepareConfig,
+    desk: Path,
     on_progress: Progress,
 ) -> list[IndexRow]:
-    """Write the shards of the next generation; rows in the order of the samples."""
+    """Write the shards of the next generation; rows in the order of the samples. ``works`` by clip id."""
     folder = Path(config.output) / NEXT
     folder.mkdir()
-    by_clip = {work.clip.id: work for work in works}
     size = config.pack.samples_per_shard
     parts = [tuple(plans[at : at + size]) for at in range(0, len(plans), size)]
     tasks = []
@@ -232,11 +182,11 @@ def _pack(
         needed |= {place.clip_id for plan in part for slot in plan.crops for place in slot}
         name = f"shard-{at:06d}"  # as SHARDS has it
         tasks.append(
-            Task(name, ShardJob(folder / f"{name}.tar", part, {clip: by_clip[clip] for clip in needed}))
+            Task(name, ShardJob(folder / f"{name}.tar", part, {clip: works[clip] for clip in needed}))
         )
     written: dict[str, tuple[IndexRow, ...]] = {}
     limits = Limits(config.run.max_attempts, SHARD_TIMEOUT_S)
-    for task, result in workers.run(pack_shard, tasks, limits, Path(config.output) / WORK):
+    for task, result in workers.run(pack_shard, tasks, limits, desk):
         if isinstance(result, Failure):
             raise PackError(f"{task.name} could not be written: {result.error_class}\n{result.detail}")
         written[task.name] = result
@@ -256,20 +206,3 @@ def pack_shard(job: ShardJob) -> tuple[IndexRow, ...]:
         return np.asarray(track.crops[place.crop])
 
     return write_shard(job.path, (build(plan, clip(plan.note.clip_id), crop) for plan in job.plans))
-
-
-def _quarantined(clip_id: str, failure: Failure, config: PrepareConfig) -> Decision:
-    places = ["--output", config.output, "--config", f"{config.output}/config.yaml"]
-    return Decision(
-        item=clip_id,
-        kind="clip",
-        fate="quarantined",
-        stage="analyse",
-        rule="failed",
-        value=str(failure.attempts),
-        limit=f"{config.run.max_attempts} attempts",
-        error_class=failure.error_class,
-        attempts=failure.attempts,
-        detail=failure.detail,
-        replay=shlex.join(["castbank", "prepare", config.manifest, *places, "--retry-quarantined"]),
-    )

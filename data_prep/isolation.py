@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -33,6 +33,7 @@ CALLS_PER_WORKER = (
 NOISE = "A worker died or was killed"  # Ray prints it to stdout whatever it is told; a Failure says it better
 POLL_S = 0.5  # how late a timeout may be noticed
 STDERR_TAIL = 2000  # characters kept of what a failed attempt wrote
+MAX_LOST = 5  # attempts of one item that may end with a node's death before the item is taken for its cause
 OBJECT_STORE_BYTES = (
     128 * 1024**2
 )  # results are small, data goes by file; Ray's default is 30 % of the memory
@@ -64,11 +65,26 @@ class Task(Generic[T]):
 
 
 @dataclass(frozen=True)
-class _Attempt(Generic[T]):
+class _Turn(Generic[T]):
+    """A task's next attempt. lost: earlier ones that a node took with it; they are not counted in ``number``."""
+
     task: Task[T]
-    number: int
-    deadline_s: float
+    number: int = 1
+    lost: int = 0
+
+
+@dataclass
+class _Attempt(Generic[T]):
+    turn: _Turn[T]
+    deadline_s: float  # reckoned from its start, which its log marks
     log: Path
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """The attempt's node died, or its result was on one."""
+
+    detail: str
 
 
 class Workers:
@@ -112,21 +128,24 @@ class Workers:
         if tasks:
             self._start()
         remote = ray.remote(num_cpus=1, max_retries=0, max_calls=CALLS_PER_WORKER)(_run_logged)
-        waiting = deque((task, 1) for task in tasks)
+        waiting = deque(_Turn(task) for task in tasks)
         running: dict[Any, _Attempt[T]] = {}
         while waiting or running:
             while waiting and len(running) < self.num_workers:
-                task, number = waiting.popleft()
-                log = logs / f"{task.name}.stderr"
-                reference = remote.remote(work, task.item, log)
-                running[reference] = _Attempt(task, number, time.monotonic() + limits.timeout_s, log)
-            for reference in _finished(running):
+                turn = waiting.popleft()
+                log = logs / f"{turn.task.name}.{turn.number + turn.lost}.stderr"
+                reference = remote.remote(work, turn.task.item, log)
+                running[reference] = _Attempt(turn, time.monotonic() + limits.timeout_s, log)
+            for reference in _finished(running, limits):
                 attempt = running.pop(reference)
                 result = _result(reference, attempt, limits)
-                if isinstance(result, Failure) and attempt.number < limits.max_attempts:
-                    waiting.append((attempt.task, attempt.number + 1))
+                if isinstance(result, _Lost):
+                    self._count_workers()
+                again = _again(attempt.turn, result, limits)
+                if again is not None:
+                    waiting.append(again)
                 else:
-                    yield attempt.task, result
+                    yield attempt.turn.task, _as_failure(attempt.turn, result)
 
     def _start(self) -> None:
         import ray
@@ -135,7 +154,13 @@ class Workers:
             self._started = True  # from here on there is something to shut down
             with _own_sigterm():
                 self._init()
-        if self._one_per_core:  # more than the cores would wait in Ray's queue while their timeout runs
+        self._count_workers()
+
+    def _count_workers(self) -> None:
+        """As many as there are cores now, where nobody has said how many; more would only wait in Ray's queue."""
+        import ray
+
+        if self._one_per_core:
             self.num_workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def _init(self) -> None:
@@ -177,6 +202,11 @@ def _own_sigterm() -> Iterator[None]:
 
 def _run_logged(work: Callable[[T], R], item: T, log: Path) -> R:
     """In the worker: run with stderr, also that of native code, in a file that outlives the process."""
+    if not log.parent.is_dir():
+        raise InputError(
+            f"folder {log.parent} is not there on {os.uname().nodename}, a node of the Ray cluster; output must be "
+            "a folder that all of its nodes see"
+        )
     saved = os.dup(2)
     with log.open("wb") as stream:
         os.dup2(stream.fileno(), 2)
@@ -185,24 +215,55 @@ def _run_logged(work: Callable[[T], R], item: T, log: Path) -> R:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
-    log.unlink()
+    log.unlink(missing_ok=True)
     return result
 
 
-def _finished(running: dict[Any, _Attempt[T]]) -> list[Any]:
-    """What is done or overdue; waits a moment for the first. Overdue tasks are killed with their worker."""
+def _again(turn: _Turn[T], result: Any, limits: Limits) -> _Turn[T] | None:
+    """The task's next attempt; None where its result stands."""
+    if isinstance(result, _Lost) and turn.lost + 1 < MAX_LOST:
+        return replace(turn, lost=turn.lost + 1)
+    if isinstance(result, Failure) and turn.number < limits.max_attempts:
+        return replace(turn, number=turn.number + 1)
+    return None
+
+
+def _as_failure(turn: _Turn[T], result: Any) -> Any:
+    if isinstance(result, _Lost):
+        return Failure("NodeDiedError", f"{turn.lost + 1} nodes died under it; {result.detail}", turn.number)
+    return result
+
+
+def _finished(running: dict[Any, _Attempt[T]], limits: Limits) -> list[Any]:
+    """What is done or overdue; waits a moment for the first. Overdue tasks are killed with their worker; those that
+    wait in Ray's queue, as where a node is gone and its cores with it, are given their time anew."""
     import ray
 
     done, others = ray.wait(list(running), num_returns=1, timeout=POLL_S)
-    overdue = [reference for reference in others if running[reference].deadline_s < time.monotonic()]
-    for reference in overdue:
-        ray.cancel(reference, force=True)
+    overdue = []
+    for reference in others:
+        attempt = running[reference]
+        if attempt.deadline_s >= time.monotonic():
+            continue
+        if attempt.log.exists():
+            overdue.append(reference)
+            ray.cancel(reference, force=True)
+        else:
+            attempt.deadline_s = time.monotonic() + limits.timeout_s
     return [*done, *overdue]
 
 
 def _result(reference: Any, attempt: _Attempt[Any], limits: Limits) -> Any:
     import ray
-    from ray.exceptions import GetTimeoutError, RayError, RayTaskError, TaskCancelledError
+    from ray.exceptions import (
+        GetTimeoutError,
+        LocalRayletDiedError,
+        NodeDiedError,
+        ObjectLostError,
+        RayError,
+        RayTaskError,
+        TaskCancelledError,
+    )
 
     try:
         return ray.get(reference, timeout=POLL_S * 20)
@@ -211,11 +272,16 @@ def _result(reference: Any, attempt: _Attempt[Any], limits: Limits) -> Any:
         if isinstance(cause, InputError) or _disk_is_full(cause):
             raise cause from error
         trace = str(error).partition("\n")[2]  # its first line names process and host
-        failure = Failure(type(cause).__name__, trace.rstrip(), attempt.number)
+        failure = Failure(type(cause).__name__, trace.rstrip(), attempt.turn.number)
     except (TaskCancelledError, GetTimeoutError):
-        failure = Failure("TimeoutError", f"more than {limits.timeout_s:g} s", attempt.number)
+        failure = Failure("TimeoutError", f"more than {limits.timeout_s:g} s", attempt.turn.number)
+    except LocalRayletDiedError:  # this process's own node; nothing can be had from Ray any more
+        raise
+    except (NodeDiedError, ObjectLostError) as error:
+        attempt.log.unlink(missing_ok=True)
+        return _Lost(str(error).partition("\n")[0])
     except RayError as error:
-        failure = Failure(type(error).__name__, _tail(attempt.log), attempt.number)
+        failure = Failure(type(error).__name__, _tail(attempt.log), attempt.turn.number)
     attempt.log.unlink(missing_ok=True)
     return Failure(failure.error_class, failure.detail[-STDERR_TAIL:], failure.attempts)
 

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cluster.job_folder import ENV_TOKEN
 from data_prep.config import PrepareConfig
 from data_prep.records import InputError, Json
 from jobs.knobs import add_arguments
 
+if TYPE_CHECKING:
+    from data_prep.parts import Part, PartDone
+
 SUMMARY = """Clips to shards: find people, link their identities, draw masks, choose references, pack.
 
 The manifest is a CSV with UltraVideo's columns; clips lie beside it or in the folder given as clips=FOLDER.
-Run again after an interruption and it goes on; run again with nothing changed and it does nothing."""
+Run again after an interruption and it goes on; run again with nothing changed and it does nothing.
+
+On several machines that share a file system: --part 1/4 to --part 4/4, at the same time or not, only analyse their
+share of the clips; the same command without --part then finds all of it, links, selects and packs."""
 
 EXAMPLE = (
     "castbank prepare short.csv --output shards clips=/data/clips windows.num_frames=49 run.num_workers=8"
 )
 
 EXIT_EMPTY = 3
+JOB_LOCK_WAIT_S = 60.0
 MAX_RULES = 8
+MAX_FAILED = 5  # clips of a part that are named
 MOST_FALSE_ACCEPTS = 0.01  # share of co-visible pairs above the threshold from which a person should look
 
 
@@ -32,22 +44,47 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retry-quarantined", action="store_true", help="try clips again that failed in an earlier run"
     )
+    parser.add_argument(
+        "--part", metavar="K/N", help="only analyse the K-th of N shares of the clips, beside other parts"
+    )
     add_arguments(parser, PrepareConfig, EXAMPLE)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prepare; 0 when there are samples, 3 when everything was dropped."""
+    """Prepare; 0 when there are samples or a part is done, 3 when everything was dropped."""
     from data_prep.flow import prepare
+    from data_prep.parts import Part
     from jobs.config import load, save
     from jobs.progress import ProgressBar
 
+    part = None if args.part is None else Part.parse(args.part)
     places = [f"manifest={_quoted(args.manifest)}", f"output={_quoted(args.output)}"]
     config = load(PrepareConfig, args.config, [*places, *args.overrides])
+    if part is not None:
+        return _run_part(args, part, config)
     with ProgressBar() as progress:
-        prepared = prepare(config, progress, retry_quarantined=args.retry_quarantined)
+        prepared = prepare(_patient(config), progress, retry_quarantined=args.retry_quarantined)
     save(config, prepared.folder)
     sys.stdout.write(_summary(args.output, prepared.facts, prepared.worked))
     return 0 if prepared.facts["num_samples"] else EXIT_EMPTY
+
+
+def _patient(config: PrepareConfig) -> PrepareConfig:
+    """In a job, wait for an old self that is still ending."""
+    if ENV_TOKEN not in os.environ:
+        return config
+    wait_s = max(config.run.lock_wait_s, JOB_LOCK_WAIT_S)
+    return replace(config, run=replace(config.run, lock_wait_s=wait_s))
+
+
+def _run_part(args: argparse.Namespace, part: Part, config: PrepareConfig) -> int:
+    from data_prep.parts import prepare_part
+    from jobs.progress import ProgressBar
+
+    with ProgressBar() as progress:
+        done = prepare_part(_patient(config), part, progress)
+    sys.stdout.write(_part_summary(args, part, done))
+    return 0
 
 
 def _quoted(path: Path) -> str:
@@ -86,4 +123,33 @@ def _summary(output: Path, facts: Json, worked: bool) -> str:
         lines.append(f"next: castbank report {where} (it lists what was left out and why)")
     else:
         lines.append(f"no sample is left; {where}/ledger.parquet names the rule for every clip and window")
+    return "\n".join(lines) + "\n"
+
+
+def _part_summary(args: argparse.Namespace, part: Part, done: PartDone) -> str:
+    num_now = done.num_own - done.num_before - len(done.failed)
+    lines = [
+        f"part {part}: {done.num_own} of {done.num_clips} clips; {done.num_before} were analysed before, {num_now} "
+        f"now, {len(done.failed)} failed"
+    ]
+    for fate in done.failed[:MAX_FAILED]:
+        last = fate.detail.rstrip().rpartition("\n")[2]
+        lines.append(f"  {fate.item}: {fate.error_class} after {fate.attempts} attempts: {last}")
+    if len(done.failed) > MAX_FAILED:
+        lines.append(f"  and {len(done.failed) - MAX_FAILED} more")
+    if done.failed:
+        lines.append(
+            "what failed is tried again by the run without --part, which says in the ledger what came of it"
+        )
+    config = [] if args.config is None else ["--config", str(args.config)]
+    command = [
+        "castbank",
+        "prepare",
+        str(args.manifest),
+        "--output",
+        str(args.output),
+        *config,
+        *args.overrides,
+    ]
+    lines.append(f"next, when all {part.count} parts are done: {shlex.join(command)}")
     return "\n".join(lines) + "\n"

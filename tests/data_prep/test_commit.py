@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
-from data_prep.commit import NEXT, WORK, clear, publish, sole_user, whole_folder
+from data_prep.commit import NEXT, WORK, clear, one_of_several, publish, sole_user, whole_folder
 from data_prep.records import InputError
 
 
@@ -80,18 +83,30 @@ def test_interrupted_anywhere_the_manifest_never_stands_beside_other_shards(
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    final = tmp_path / "done"
-    with pytest.raises(RuntimeError), whole_folder(final) as aside:
+    final, desk = tmp_path / "done", tmp_path / "desk"
+    desk.mkdir()
+    with pytest.raises(RuntimeError), whole_folder(final, desk) as aside:
         write(aside, {"half": "x"})
         raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
-    with whole_folder(final) as aside:
+    assert list(tmp_path.rglob("*")) == [desk]
+    with whole_folder(final, desk) as aside:
         write(aside, {"a/b": "x"})
         assert not final.exists()
     assert read(final) == {"a/b": "x"}
-    with whole_folder(final) as aside:
+    with whole_folder(final, desk) as aside:
         write(aside, {"a/b": "later"})
     assert read(final) == {"a/b": "x"}
+    assert not list(desk.iterdir())
+
+
+def test_two_that_write_the_same_folder_at_once_do_not_meet(tmp_path: Path) -> None:
+    final, desk = tmp_path / "done", tmp_path / "desk"
+    with whole_folder(final, desk) as one, whole_folder(final, desk) as other:
+        assert one != other
+        write(one, {"a": "same"})
+        write(other, {"a": "same"})
+    assert read(final) == {"a": "same"}
+    assert not list(desk.iterdir())
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
@@ -115,15 +130,66 @@ def test_somebody_elses_files_are_not_replaced(tmp_path: Path, name: str) -> Non
 def test_a_second_preparation_is_sent_away(tmp_path: Path) -> None:
     with (
         sole_user(tmp_path),
-        pytest.raises(InputError, match="another castbank prepare"),
+        pytest.raises(InputError, match="another castbank prepare is writing here"),
         sole_user(tmp_path),
     ):
         pass
 
 
-def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:
-    write(tmp_path, {f"{WORK}/.aside-clip-1/half": "x", f"{NEXT}/a.tar": "x", f"{WORK}/clip/whole": "x"})
-    write(tmp_path, {f"{WORK}/clip.stderr": "last words", f"{WORK}/.files.json.7": "{"})
+def test_parts_share_and_keep_a_whole_preparation_away(tmp_path: Path) -> None:
+    with one_of_several(tmp_path) as one, one_of_several(tmp_path) as other:
+        assert one != other
+        with (
+            pytest.raises(InputError, match=r"parts of this preparation are at work.*wait"),
+            sole_user(tmp_path),
+        ):
+            pass
+        assert one.is_dir()
+    assert [path.name for path in (tmp_path / WORK).iterdir()] == ["lock"]
     with sole_user(tmp_path):
+        pass
+
+
+def test_a_whole_preparation_keeps_parts_away(tmp_path: Path) -> None:
+    with (
+        sole_user(tmp_path),
+        pytest.raises(InputError, match="without --part is at work here"),
+        one_of_several(tmp_path),
+    ):
+        pass
+
+
+def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(lock: object, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(InputError, match="keeps no locks"), sole_user(tmp_path):
+        pass
+
+
+def test_what_killed_runs_left_is_cleared_by_who_is_alone(tmp_path: Path) -> None:
+    left = {f"{WORK}/.aside-n1-7-x/clip-1/half": "x", f"{WORK}/.aside-n1-7-x/clip.stderr": "last words"}
+    write(
+        tmp_path,
+        {**left, f"{NEXT}/a.tar": "x", f"{WORK}/clip/whole": "x", f"{WORK}/.files-1-of-2.json.7": "{"},
+    )
+    with one_of_several(tmp_path):
+        assert all((tmp_path / place).is_file() for place in left)  # it may be another part's, at work now
+    with sole_user(tmp_path) as desk:
         assert not (tmp_path / NEXT).exists()
-        assert [p.name for p in sorted((tmp_path / WORK).iterdir())] == ["clip", "lock"]
+        assert sorted(p.name for p in (tmp_path / WORK).iterdir()) == [desk.name, "clip", "lock"]
+
+
+def test_who_waits_gets_the_output_when_it_is_free(tmp_path: Path) -> None:
+    """As a job does that is put back in the queue while its old self is still ending."""
+    with ThreadPoolExecutor(1) as pool:
+        with sole_user(tmp_path):
+            waiting = pool.submit(_held_once, tmp_path)
+            assert not wait([waiting], timeout=0.3).done
+        assert waiting.result(timeout=60) is True
+
+
+def _held_once(folder: Path) -> bool:
+    with sole_user(folder, wait_s=60):
+        return True

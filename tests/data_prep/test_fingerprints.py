@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -102,14 +104,50 @@ def test_contents_count_and_places_do_not() -> None:
 
 
 def test_a_file_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
-    clip = tmp_path / "a.mp4"
+    clip, memory = tmp_path / "a.mp4", tmp_path / "files.json"
     clip.write_bytes(b"one")
-    first = hash_files([clip], tmp_path, quiet)
-    remembered = (tmp_path / "files.json").read_text()
-    assert hash_files([clip], tmp_path, quiet) == first
-    assert (tmp_path / "files.json").read_text() == remembered
+    first = hash_files([clip], memory, quiet)
+    remembered = memory.read_text()
+    assert hash_files([clip], memory, quiet) == first
+    assert memory.read_text() == remembered
     clip.write_bytes(b"three")
-    assert hash_files([clip], tmp_path, quiet) != first
-    (tmp_path / "files.json").write_text("{damaged")
+    assert hash_files([clip], memory, quiet) != first
+    memory.write_text("{damaged")
     clip.write_bytes(b"one")
-    assert hash_files([clip], tmp_path, quiet) == first
+    assert hash_files([clip], memory, quiet) == first
+
+
+def test_what_several_remember_is_known_to_all(tmp_path: Path) -> None:
+    clips = [tmp_path / f"{name}.mp4" for name in "ab"]
+    for clip in clips:
+        clip.write_bytes(clip.name.encode())
+    hashes = [
+        hash_files([clip], tmp_path / f"files-{k}-of-2.json", quiet) for k, clip in enumerate(clips, start=1)
+    ]
+    os.utime(clips[1], ns=(1, 1))  # remembered with another time, so read again
+    before = clips[0].stat()
+    clips[0].write_bytes(b"A.mp4")  # the same size and time: not read again
+    os.utime(clips[0], ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert hash_files(clips, tmp_path / "files.json", quiet) == hashes[0] | hashes[1]
+    for k in (1, 2):
+        (tmp_path / f"files-{k}-of-2.json").unlink()
+    assert hash_files(clips, tmp_path / "files.json", quiet) == hashes[0] | hashes[1]
+
+
+def test_hashing_that_is_stopped_does_not_read_the_rest_and_keeps_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_prep.fingerprints.SAVE_EVERY_S", 0.0)
+    clips = [tmp_path / f"{k}.mp4" for k in range(500)]
+    for clip in clips:
+        clip.write_bytes(clip.name.encode())
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        hash_files(clips, tmp_path / "files.json", stop)
+    assert len(json.loads((tmp_path / "files.json").read_text())) == 2
+    hash_files(clips, tmp_path / "files.json", quiet)
+    assert len(json.loads((tmp_path / "files.json").read_text())) == 500

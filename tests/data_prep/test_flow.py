@@ -1,18 +1,16 @@
 """The whole flow on Ray: quarantine, no work twice, byte-identical shards, kills, changed inputs, a full disk.
 
-The clips are small text files and analysis is a function that paints what they say, so that each of these is
-seconds; real footage through the real analysis is in tests/jobs/test_prepare.py.
+The clips are painted (tests/painted_clips.py), so that each of these is seconds; real footage through the real
+analysis is in tests/jobs/test_prepare.py.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,12 +21,24 @@ import numpy as np
 import pytest
 
 from data_prep import ledger
-from data_prep.config import FaceConfig, PackConfig, PrepareConfig, ReferenceConfig, RunConfig
+from data_prep.config import PackConfig
 from data_prep.flow import Prepared, prepare
-from data_prep.records import AnalysedClip, Clip, Decision, FaceTrack, InputError, Shot, Window
+from data_prep.records import InputError
 from data_prep.shards import ShardSet
-
-DIM, FRAMES = 32, 96
+from tests import painted_clips
+from tests.painted_clips import (
+    CAST,
+    DIM,
+    analyses,
+    config_for,
+    hashes,
+    make_corpus,
+    paint,
+    quiet,
+    row,
+    start,
+    write_manifest,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,128 +47,16 @@ def ray_of_the_module(face_home: Path) -> Iterator[None]:
     import ray
     from ray import cloudpickle
 
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    cloudpickle.register_pickle_by_value(painted_clips)
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
     yield
     ray.shutdown()
 
 
-def quiet(stage: str, done: int, total: int) -> None:
-    """Nobody watches."""
-
-
-def paint(clip: Clip, config: PrepareConfig) -> AnalysedClip:
-    """Analysis of a made clip: its file names the people in view, left to right, and how it misbehaves."""
-    order = json.loads(Path(clip.path).read_text())
-    time.sleep(order.get("sleep_s", 0))
-    if "log" in order:
-        (Path(order["log"]) / f"{clip.id}-{time.time_ns()}").touch()
-    if order.get("abort") and not Path(order["abort"]).exists():
-        os.abort()
-    if not order["people"]:
-        return AnalysedClip(
-            clip, 0, 0, np.zeros(0), (), (), (), (Decision(clip.id, "clip", "dropped", "analyse", "no_face"),)
-        )
-    rng = np.random.default_rng(int(hashlib.sha256(clip.id.encode()).hexdigest()[:8], 16))
-    tracks = tuple(paint_track(clip.id, at, person, rng) for at, person in enumerate(order["people"]))
-    windows = []
-    for index in range(2):
-        track_map = np.zeros((5, 48, 80), np.uint8)
-        for at in range(len(tracks)):
-            track_map[:, 10:30, 4 + 25 * at : 22 + 25 * at] = at + 1
-        frames = np.arange(5, dtype=np.int32) * 2 + 40 * index
-        windows.append(Window(index, 0, frames, rng.bytes(20_000), track_map, tuple(t.id for t in tracks)))
-    return AnalysedClip(clip, 320, 192, np.arange(FRAMES) / 24, (Shot(0, 0, FRAMES),), tracks, tuple(windows))
-
-
-def paint_track(clip_id: str, at: int, person: int, rng: np.random.Generator) -> FaceTrack:
-    frames = np.arange(FRAMES, dtype=np.int32)
-    embedded = frames % 8 == 0
-    faces = np.eye(DIM)[person] + rng.normal(size=(FRAMES, DIM)) * 0.11
-    faces = (faces / np.linalg.norm(faces, axis=1, keepdims=True)) * embedded[:, None]
-    return FaceTrack(
-        id=f"{clip_id}-t{at:03d}",
-        clip_id=clip_id,
-        shot=0,
-        frames=frames,
-        boxes_px=np.zeros((FRAMES, 4), np.float32),
-        landmarks_px=np.zeros((FRAMES, 5, 2), np.float32),
-        ovals_px=np.zeros((FRAMES, 4, 2), np.float32),
-        scores=np.full(FRAMES, 0.95, np.float32),
-        norms=np.asarray(5.0 * embedded, np.float32),
-        sharpness=np.asarray(100.0 * embedded, np.float32),
-        yaw_deg=np.asarray(rng.uniform(-30, 30, FRAMES), np.float32),
-        embedded=embedded,
-        embeddings=np.asarray(faces, np.float32),
-        crop_frames=frames[embedded][::3],
-        crops=rng.integers(0, 256, (4, 112, 112, 3), np.uint8),
-    )
-
-
-CAST = [[0], [1], [0, 1], [2], [0, 2], [1, 2], []]
-
-
-def make_corpus(folder: Path, **orders: dict[str, Any]) -> Path:
-    """Seven clips in three sources; ``clip3={"abort": ...}`` adds to what a clip's file says."""
-    (folder / "clips").mkdir(parents=True, exist_ok=True)
-    rows = []
-    for at, people in enumerate(CAST):
-        name = f"clip{at}"
-        order = {"people": people, **orders.get(name, {})}
-        (folder / "clips" / f"{name}.mp4").write_text(json.dumps(order))
-        rows.append(row(name, f"source{at % 3}", at * 10.0))
-    write_manifest(folder / "short.csv", rows)
-    return folder
-
-
-def row(name: str, source: str, start_s: float) -> dict[str, object]:
-    return {
-        "clip_id": f"{name}.mp4",
-        "url": source,
-        "fps": 24,
-        "frame_width": 320,
-        "frame_height": 192,
-        "start_time": start_s,
-        "end_time": start_s + 4.0,
-        "Brief Description": "People talk.",
-    }
-
-
-def write_manifest(path: Path, rows: list[dict[str, object]]) -> None:
-    with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def config_for(corpus: Path, output: Path, max_quarantined: float = 0.0) -> PrepareConfig:
-    return PrepareConfig(
-        manifest=str(corpus / "short.csv"),
-        clips=str(corpus / "clips"),
-        output=str(output),
-        faces=FaceConfig(),
-        references=ReferenceConfig(min_count=2, max_count=3),
-        pack=PackConfig(samples_per_shard=3),
-        run=RunConfig(num_workers=2, max_attempts=2, max_quarantined=max_quarantined),
-    )
-
-
 def run(corpus: Path, output: Path, **knobs: Any) -> Prepared:
     retry = knobs.pop("retry_quarantined", False)
     return prepare(config_for(corpus, output, **knobs), quiet, analyse_one=paint, retry_quarantined=retry)
-
-
-def hashes(output: Path) -> dict[str, str]:
-    """sha256 of every public file."""
-    public = [p for p in output.rglob("*") if p.is_file() and ".work" not in p.parts]
-    return {str(p.relative_to(output)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(public)}
-
-
-def analyses(output: Path) -> dict[str, int]:
-    """When each clip's analysis was committed; what a killed run left half-written does not count."""
-    whole = [p for p in (output / ".work").glob("*") if p.is_dir() and not p.name.startswith(".")]
-    return {p.name.rsplit("-", 1)[0]: p.stat().st_mtime_ns for p in whole}
 
 
 @pytest.fixture(scope="module")
@@ -292,30 +190,6 @@ def test_an_output_that_is_a_file_is_refused(expected: tuple[Path, Path], tmp_pa
     (tmp_path / "out").write_text("")
     with pytest.raises(InputError, match="cannot be made a folder"):
         run(expected[0], tmp_path / "out")
-
-
-KILLED = """
-import sys
-from pathlib import Path
-sys.path[:0] = [{root!r}, {here!r}]
-import test_flow
-test_flow.prepare(
-    test_flow.config_for(Path(sys.argv[1]), Path(sys.argv[2])), test_flow.quiet, analyse_one=test_flow.paint
-)
-"""
-
-
-def start(corpus: Path, output: Path) -> subprocess.Popen[bytes]:
-    here = Path(__file__).parent
-    code = KILLED.format(root=str(here.parent.parent), here=str(here))
-    environment = {**os.environ, "PYTHONPATH": f"{here.parent.parent}:{here}"}
-    environment.pop("RAY_ADDRESS", None)
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(corpus), str(output)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-    )
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,9 @@ from jobs.__main__ import main
 
 WANTED = ("cafe-01.mp4", "cafe-02.mp4", "cafe-03.mp4", "meadow-01.mp4")
 """Three clips of one source, in which three people meet two by two, and one without a face."""
+
+
+ENDINGS = (".tar", ".jsonl", ".json", ".parquet")  # what does not name the folder it lies in
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +137,42 @@ def test_sigterm_while_ray_starts_is_one_line_and_exit_code_75(corpus: Path, tmp
     assert [path.name for path in output.iterdir()] == [".work"]
 
 
+@pytest.mark.slow
+def test_parts_beside_each_other_and_then_the_whole_are_the_same_bytes(
+    prepared: tuple[Path, str], corpus: Path, tmp_path: Path
+) -> None:
+    output, config = tmp_path / "shards", "pack.samples_per_shard=4"
+    command = [
+        sys.executable,
+        "-m",
+        "jobs",
+        "prepare",
+        str(corpus / "short.csv"),
+        "--output",
+        str(output),
+        config,
+    ]
+    root = Path(__file__).parent.parent.parent
+    both = [
+        subprocess.Popen([*command, "--part", part], cwd=root, stdout=subprocess.PIPE, text=True)
+        for part in ("1/2", "2/2")
+    ]
+    said = [process.communicate(timeout=500)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    for part, text in zip(("1/2", "2/2"), said, strict=True):
+        assert re.match(rf"part {part}: [23] of 5 clips; 0 were analysed before, [23] now, 0 failed\n", text)
+        next_one = text.splitlines()[-1].removeprefix("next, when all 2 parts are done: ")
+        assert shlex.split(next_one)[1:] == command[3:]
+    done = castbank(*shlex.split(next_one)[1:])
+    assert done.returncode == 0, done.stderr
+    assert "analyse: 5/5" in done.stderr and "analyse: 0/5" not in done.stderr
+    made, expected = (
+        {p.name: p.read_bytes() for p in place.iterdir() if p.suffix in ENDINGS}
+        for place in (output, prepared[0])
+    )
+    assert made == expected
+
+
 BadInput = Callable[[Path], list[str]]
 
 
@@ -150,14 +191,15 @@ BadInput = Callable[[Path], list[str]]
         ),
         (lambda p: [str(p / "one.csv"), "faces.pack=nobodys"], "no pack is called 'nobodys'"),
         (lambda p: [str(p / "one.csv"), f"clips={p}/nowhere"], "nowhere"),
+        (lambda p: [str(p / "one.csv"), "--part", "0/4"], "--part: came '0/4'; give K/N"),
+        (lambda p: [str(p / "one.csv"), "--part", "5/4"], "--part: came '5/4'"),
+        (lambda p: [str(p / "one.csv"), "--part=x"], "--part: came 'x'"),
         (lambda p: [str(p / "one.csv"), "--config", str(p / "none.yaml")], "does not exist"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(
     arguments: BadInput, message: str, tmp_path: Path, face_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import re
-
     header = "clip_id,url,fps,frame_width,frame_height,start_time,end_time,Brief Description\n"
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "no_url.csv").write_text(header.replace("url,", "") + "a.mp4,24,96,64,0,1,x\n")
@@ -169,6 +211,17 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert re.search(message, said), said
     assert len(said.strip().splitlines()) == 1
     assert not list(output.glob("*")) or list(output.glob("*")) == [output / ".work"]
+
+
+def test_a_part_without_clips_is_done(
+    tmp_path: Path, face_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = "clip_id,url,fps,frame_width,frame_height,start_time,end_time,Brief Description\n"
+    (tmp_path / "one.csv").write_text(header + "a.mp4,film,24,96,64,0,1,x\n")
+    where = [str(tmp_path / "one.csv"), "--output", str(tmp_path / "out")]
+    assert main(["prepare", *where, "--part", "2/3"]) == 0
+    assert capsys.readouterr().out.startswith("part 2/3: 0 of 0 clips; ")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".work"]
 
 
 def test_a_corpus_without_any_sample_says_so_and_exits_3(
