@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 SUMMARY = """Who is recognisable in a video, and who bled into whom.
 
 Writes evaluation.json, evaluation.html and one PNG per video into --output.
-References are a folder (anna/*.png or anna.png: pictures that show her face), prepared shards, or an identity bank.
+References are a folder (anna/*.png or anna.png: pictures that show her face), prepared shards, an identity bank, or
+a run, whose bank is then taken. A run's folder as VIDEO stands for the sample videos that its training made.
 
 examples:
+  castbank evaluate runs/first --output judged
   castbank evaluate out.mp4 --references faces/ --cast anna,ben --output judged
   castbank evaluate seeds/*.mp4 --references shards/ --layout layout.png"""
 
@@ -41,9 +43,14 @@ class References:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``castbank evaluate``."""
-    parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO")
     parser.add_argument(
-        "--references", type=Path, required=True, metavar="FOLDER", help="faces, shards or a bank"
+        "videos", type=Path, nargs="+", metavar="VIDEO", help="a video, or the folder of a run with samples"
+    )
+    parser.add_argument(
+        "--references",
+        type=Path,
+        metavar="FOLDER",
+        help="faces, shards, a bank or a run; default: the run that is given as VIDEO",
     )
     parser.add_argument(
         "--cast",
@@ -61,25 +68,57 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate every video; nothing is written before all were read."""
     if args.every < 1:
         raise InputError(f"--every: came {args.every}; give 1 for every frame, or more.")
-    for video in args.videos:
-        if not video.is_file():
-            raise InputError(
-                f"{video}: {'is a folder' if video.is_dir() else 'not found'}; give a video file."
-            )
+    videos = [video for given in args.videos for video in _videos(given)]
     check_folder("--output", args.output)
     layout = None if args.layout is None else read_layout(args.layout)
-    references = load_references(args.references)
-    casts = [_cast(video, args.cast, references) for video in args.videos]
+    references = load_references(args.references or _only_bank(args.videos))
+    casts = [_cast(video, args.cast, references) for video in videos]
     evaluations = []
-    for video, cast in zip(args.videos, casts, strict=True):
+    for video, cast in zip(videos, casts, strict=True):
         evaluations.append(_evaluate(video, references, cast, layout, args.every))
         _say(video, evaluations[-1])
-    _write(args.output, args.videos, evaluations, references)
+    _write(args.output, videos, evaluations, references)
     return 0
 
 
+def _videos(given: Path) -> list[Path]:
+    """The video itself, or the sample videos of a run; raises InputError where there is none."""
+    if given.is_file():
+        return [given]
+    if not _is_run(given):
+        kind = "is a folder, and no run's" if given.is_dir() else "not found"
+        raise InputError(f"{given}: {kind}; give a video file, or the folder of a run.")
+    samples = sorted((given / "samples").glob("*.mp4"))
+    if not samples:
+        raise InputError(
+            f"{given}: this run has no sample videos yet; castbank train makes them at its end, as many as "
+            "tracking.num_samples says. Or give videos of castbank generate."
+        )
+    return samples
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether it is a run's folder; one that has just begun has neither an export nor samples."""
+    return any((folder / name).exists() for name in ("export", "samples", "run.json"))
+
+
+def _only_bank(given: Sequence[Path]) -> Path:
+    """The bank of the run that is given, which has the references where none are given."""
+    runs = sorted({path for path in given if _is_run(path)})
+    if len(runs) != 1:
+        came = f"came {len(runs)} runs: {', '.join(map(str, runs))}" if runs else "no run is given as VIDEO"
+        raise InputError(f"--references: {came}; give the folder of faces, shards, a bank or one run.")
+    bank = runs[0] / "export" / "bank"
+    if not bank.is_dir():
+        raise InputError(
+            f"{runs[0]}: this run has no identity bank yet; castbank train exports it at its end. Or give "
+            "--references."
+        )
+    return bank
+
+
 def load_references(folder: Path) -> References:
-    """Reference faces out of a folder of pictures, prepared shards, or an identity bank.
+    """Reference faces out of a folder of pictures, prepared shards, an identity bank, or a run with one.
 
     Raises InputError where it is none of them, or a picture shows no face.
     """
@@ -90,8 +129,8 @@ def load_references(folder: Path) -> References:
         raise InputError(f"--references: {folder} is not a folder; give faces, shards or an identity bank.")
     if (folder / "index.jsonl").is_file():
         crops = _from_shards(folder)
-    elif (folder / "manifest.json").is_file():
-        return _from_bank(folder)
+    elif bank := _bank_in(folder):
+        return _from_bank(bank)
     else:
         crops = _from_pictures(folder)
     installed = [name for name in ("embedded", "embedded_alt") if not packs.problem(packs.PACKS[name])]
@@ -99,6 +138,12 @@ def load_references(folder: Path) -> References:
         packs.find_pack("embedded")  # raises, and says how to install it
     portraits = {name: faces[0] for name, faces in crops.items()}
     return References(tuple(gallery(pack, crops) for pack in installed), portraits)
+
+
+def _bank_in(folder: Path) -> Path | None:
+    """Where the bank is: here, or in the export or the run whose folder this is."""
+    places = (folder, folder / "bank", folder / "export" / "bank")
+    return next((place for place in places if (place / "manifest.json").is_file()), None)
 
 
 def _from_shards(folder: Path) -> dict[str, U8]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from data_prep.atomic import write_atomic
 from data_prep.decode import decode_mp4
 from data_prep.encode import encode_mp4
 from data_prep.records import U8, InputError
@@ -29,7 +34,11 @@ NUM_STEPS = 20  # of a sample video
 
 
 def finish(
-    config: TrainConfig, trained: DiffusionObjective, samples: Samples, recogniser: Recogniser
+    config: TrainConfig,
+    trained: DiffusionObjective,
+    samples: Samples,
+    recogniser: Recogniser,
+    allowed: Callable[[], None] = lambda: None,
 ) -> list[Path]:
     """Export what the newest checkpoint holds, checked on a real batch, with a bank of all characters seen.
 
@@ -38,6 +47,7 @@ def finish(
         trained: the objective as the ranks built it; it is given the trained values here.
         samples: what was trained on.
         recogniser: turns the references into what the bank keeps.
+        allowed: asked before anything is written; does not come back where it must not be.
 
     Returns:
         Sample videos and contact sheets, in the run's folder.
@@ -63,13 +73,16 @@ def finish(
             scalars: dict[str, torch.Tensor] = objective.build(config.model, asked.eval(), config.seed)(batch)
         return scalars
 
+    allowed()
     paths = make_samples(config, model, bank, samples)
+    allowed()
     export.export(model, bank, ask, folder / "export")  # last: a run with an export is a finished one
     return paths
 
 
 def make_samples(config: TrainConfig, model: Model, bank: IdentityBank, samples: Samples) -> list[Path]:
-    """Generate some samples' captions with their casts; the contact sheets show the real clips above."""
+    """Generate some samples' captions with their casts; the contact sheets show the real clips above, and a note
+    beside each says who should be seen, as that of castbank generate does."""
     folder = Path(config.run) / "samples"
     folder.mkdir(exist_ok=True)
     paths: list[Path] = []
@@ -77,13 +90,16 @@ def make_samples(config: TrainConfig, model: Model, bank: IdentityBank, samples:
     for index in (k * len(samples) // count for k in range(count)):
         item = samples.load(index, index)
         num_frames, height_px, width_px, _ = item.video.shape
-        tokens = bank.cast([config.names.get(character, character) for character in item.cast])
+        names = [config.names.get(character, character) for character in item.cast]
         settings = GenerateConfig(
             steps=NUM_STEPS, num_frames=num_frames, height_px=height_px, width_px=width_px
         )
-        video = encode_mp4(generate(model, Scene(item.caption, tokens), settings), settings.fps)
+        video = encode_mp4(generate(model, Scene(item.caption, bank.cast(names)), settings), settings.fps)
         real, made = contact_sheet(item.video, num_frames), contact_sheet(decode_mp4(video), num_frames)
         paths += [folder / f"{item.key}.mp4", folder / f"{item.key}.png"]
+        note = {"prompt": item.caption, "cast": names, "config": asdict(settings)}
+        note["video_sha256"] = hashlib.sha256(video).hexdigest()
+        write_atomic(folder / f"{item.key}.json", json.dumps(note, indent=2, ensure_ascii=False).encode())
         paths[-2].write_bytes(video)
         paths[-1].write_bytes(to_png(np.concatenate([real, made])))
     return paths

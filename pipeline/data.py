@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -23,12 +22,7 @@ from data_prep.records import U8, InputError
 from data_prep.shards import Sample, ShardSet
 from pipeline.batch import Batch
 from pipeline.config import DataConfig
-from pipeline.features import FaceFeatures, FeatureStore, Recogniser
-
-CROP_PX = 112
-OWN_FACE_MARGIN = (
-    0.93  # side of the square cut, per longer side of the mesh oval: 112 px over its 120 when aligned
-)
+from pipeline.features import OWN_FACE_MARGIN, FaceFeatures, FeatureStore, Recogniser, own_face
 
 
 @dataclass(frozen=True)
@@ -96,7 +90,7 @@ class Samples(Dataset[Item]):
         self.shards = ShardSet.open(Path(config.shards))
         self.rows = chosen_rows(self.shards, config)
         self._keys = tuple(self.shards.rows[row].key for row in self.rows)
-        self._store = FeatureStore(
+        self.store = FeatureStore(
             Path(config.features or f"{config.shards.rstrip('/')}.features"),
             recogniser,
             f"frames {config.num_frames} stride {config.frame_stride} least {config.min_own_face_px} "
@@ -115,15 +109,27 @@ class Samples(Dataset[Item]):
         """Read, check and decode the index-th chosen sample."""
         row = self.rows[index]
         sample = self.shards.read(row)  # checks the hash and that no reference is from its own frames
-        frames = self._frames(sample)
-        video, label_map = decode_mp4(sample.mp4)[frames], sample.label_map[frames]
-        own = tuple(
-            own_face(video, label_map == member.slot, self._config.min_own_face_px)
-            for member in sample.note.cast
-        )
-        faces = self._store.get(self.shards.rows[row].sha256, lambda: (sample.references, own))
+        video, label_map = self._decoded(sample)
+        faces = self.store.get(self.shards.rows[row].sha256, lambda: self._faces(sample, video, label_map))
         cast = tuple(member.character_id for member in sample.note.cast)
         return Item(position, sample.note.key, sample.caption, cast, video, label_map, faces)
+
+    def has_features(self, index: int) -> bool:
+        """Whether the features of the index-th chosen sample are on disk, whole."""
+        return self.store.kept(self.shards.rows[self.rows[index]].sha256) is not None
+
+    def keep_features(self, index: int) -> None:
+        """See to it that the features of the index-th chosen sample are on disk; ``load`` then computes none.
+
+        Raises:
+            InputError: the sample is damaged, or has too few frames.
+        """
+
+        def cut() -> tuple[tuple[U8, ...], tuple[U8 | None, ...]]:
+            sample = self.shards.read(self.rows[index])
+            return self._faces(sample, *self._decoded(sample))
+
+        self.store.get(self.shards.rows[self.rows[index]].sha256, cut)
 
     def raw(self) -> Iterator[Sample]:
         """The chosen samples as the shards hold them, one after the other."""
@@ -134,6 +140,19 @@ class Samples(Dataset[Item]):
         for sample in self.raw():
             frames = decode_mp4(sample.mp4)[self._frames(sample)]
             yield to_unit_range(torch.from_numpy(frames)).permute(0, 3, 1, 2)
+
+    def _decoded(self, sample: Sample) -> tuple[U8, U8]:
+        """The frames to train on: video u8[T,H,W,3] and label map u8[T,H,W]."""
+        frames = self._frames(sample)
+        return decode_mp4(sample.mp4)[frames], sample.label_map[frames]
+
+    def _faces(
+        self, sample: Sample, video: U8, label_map: U8
+    ) -> tuple[tuple[U8, ...], tuple[U8 | None, ...]]:
+        """Per slot its references u8[R,112,112,3], and its own face u8[112,112,3] or None."""
+        least = self._config.min_own_face_px
+        own = tuple(own_face(video, label_map == member.slot, least) for member in sample.note.cast)
+        return sample.references, own
 
     def _frames(self, sample: Sample) -> slice:
         """The frames to take of a sample: its middle; raises InputError where there are too few."""
@@ -174,31 +193,6 @@ def chosen_rows(shards: ShardSet, config: DataConfig) -> tuple[int, ...]:
 def _few(names: Sequence[str], most: int = 12) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def own_face(video: U8, mask: U8, min_px: int) -> U8 | None:
-    """A face cut on purpose from the sample's own frames: square, around the largest region of a slot.
-
-    Args:
-        video: u8[T,H,W,3].
-        mask: bool[T,H,W], where the slot's face is.
-        min_px: shorter side below which there is no usable face.
-
-    Returns:
-        u8[112,112,3], or None.
-    """
-    frame = int(mask.sum((1, 2)).argmax())
-    ys, xs = np.nonzero(mask[frame])
-    if len(ys) == 0 or min(np.ptp(ys), np.ptp(xs)) + 1 < min_px:
-        return None
-    centre = ((xs.min() + xs.max()) / 2, (ys.min() + ys.max()) / 2)
-    side = OWN_FACE_MARGIN * (max(np.ptp(ys), np.ptp(xs)) + 1)
-    scale = CROP_PX / side
-    move = np.array(
-        [[scale, 0, CROP_PX / 2 - scale * centre[0]], [0, scale, CROP_PX / 2 - scale * centre[1]]]
-    )
-    crop = cv2.warpAffine(video[frame], move, (CROP_PX, CROP_PX), flags=cv2.INTER_CUBIC)
-    return np.asarray(crop, np.uint8)
 
 
 def collate(items: Sequence[Item]) -> Batch:

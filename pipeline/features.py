@@ -8,16 +8,22 @@ never in them, and deleting the folder costs only time.
 from __future__ import annotations
 
 import hashlib
-import os
+import uuid
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from data_prep.records import F32, U8, InputError
+
+CROP_PX = 112
+OWN_FACE_MARGIN = (
+    0.93  # side of the square cut, per longer side of the mesh oval: 112 px over its 120 when aligned
+)
 
 Embed = Callable[[U8], tuple[F32, F32]]
 """Aligned crops u8[n,112,112,3] RGB to unit embeddings f32[n,D] and their lengths before normalising f32[n]."""
@@ -63,9 +69,9 @@ class FeatureStore:
         """
         self._recogniser = recogniser
         key = hashlib.sha256(f"{recogniser.sha256}/{asked}".encode()).hexdigest()[:16]
-        self._folder = folder / key
+        self.folder = folder / key
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
                 f"data.features: face embeddings cannot be kept in {str(folder)!r} ({error.strerror}); give a "
@@ -76,17 +82,30 @@ class FeatureStore:
         self, sample_sha256: str, cut: Callable[[], tuple[tuple[U8, ...], tuple[U8 | None, ...]]]
     ) -> FaceFeatures:
         """The features of one sample; ``cut`` gives, per slot, its reference crops and its own face, if any."""
-        path = self._folder / sample_sha256[:2] / f"{sample_sha256}.npz"
-        stored = _read(path) if path.is_file() else None
+        stored = self.kept(sample_sha256)
         if stored is not None:
             return stored
         features = embed_faces(self._recogniser, *cut())
+        path = self._path(sample_sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        with aside.open("wb") as stream:
-            np.savez(stream, **vars(features))
-        aside.replace(path)
+        aside = path.with_name(
+            f".{path.name}.{uuid.uuid4().hex}"
+        )  # machines that share the folder share no pids
+        try:
+            with aside.open("wb") as stream:
+                np.savez(stream, **vars(features))
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
         return features
+
+    def kept(self, sample_sha256: str) -> FaceFeatures | None:
+        """The features of one sample where they are on disk and whole."""
+        path = self._path(sample_sha256)
+        return _read(path) if path.is_file() else None
+
+    def _path(self, sample_sha256: str) -> Path:
+        return self.folder / sample_sha256[:2] / f"{sample_sha256}.npz"
 
 
 def _read(path: Path) -> FaceFeatures | None:
@@ -121,3 +140,28 @@ def embed_faces(
         if norms[row] >= recogniser.min_norm:
             out.own[slot], out.own_mask[slot] = unit[row], True
     return out
+
+
+def own_face(video: U8, mask: U8, min_px: int) -> U8 | None:
+    """A face cut on purpose from the sample's own frames: square, around the largest region of a slot.
+
+    Args:
+        video: u8[T,H,W,3].
+        mask: bool[T,H,W], where the slot's face is.
+        min_px: shorter side below which there is no usable face.
+
+    Returns:
+        u8[112,112,3], or None.
+    """
+    frame = int(mask.sum((1, 2)).argmax())
+    ys, xs = np.nonzero(mask[frame])
+    if len(ys) == 0 or min(np.ptp(ys), np.ptp(xs)) + 1 < min_px:
+        return None
+    centre = ((xs.min() + xs.max()) / 2, (ys.min() + ys.max()) / 2)
+    side = OWN_FACE_MARGIN * (max(np.ptp(ys), np.ptp(xs)) + 1)
+    scale = CROP_PX / side
+    move = np.array(
+        [[scale, 0, CROP_PX / 2 - scale * centre[0]], [0, scale, CROP_PX / 2 - scale * centre[1]]]
+    )
+    crop = cv2.warpAffine(video[frame], move, (CROP_PX, CROP_PX), flags=cv2.INTER_CUBIC)
+    return np.asarray(crop, np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -85,6 +86,70 @@ def test_a_bank_serves_with_the_recogniser_it_was_made_with(pictures: Path) -> N
     assert from_bank.pack == "embedded"
     assert from_bank.faces.keys() == from_pictures.faces.keys()
     assert all(np.array_equal(from_bank.faces[n], from_pictures.faces[n]) for n in from_bank.faces)
+
+
+@pytest.fixture(scope="module")
+def trained(footage: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that made two sample videos, with the bank of its export."""
+    from pipeline.identity.bank import BankEntry, IdentityBank
+
+    torch = pytest.importorskip("torch")
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    from_pictures = load_references(pictures).galleries[0]
+    IdentityBank(
+        BankEntry(name, torch.zeros(4, 8), torch.from_numpy(faces), pack=from_pictures.pack)
+        for name, faces in from_pictures.faces.items()
+    ).save(folder / "export" / "bank")
+    (folder / "samples").mkdir()
+    for key, cast in {"a-w000": ["Nora", "Oscar"], "b-w001": ["Oscar"]}.items():
+        shutil.copy(footage / "clips" / "cafe-01.mp4", folder / "samples" / f"{key}.mp4")
+        (folder / "samples" / f"{key}.png").write_bytes(b"a contact sheet")
+        (folder / "samples" / f"{key}.json").write_text(json.dumps({"prompt": "They talk.", "cast": cast}))
+    return folder
+
+
+def test_a_run_stands_for_its_samples_their_casts_and_its_bank(trained: Path) -> None:
+    assert main(["evaluate", str(trained), "--every", "36", "--output", "judged"]) == 0
+    first, second = json.loads(Path("judged/evaluation.json").read_text())["videos"]
+    assert [Path(one["video"]).name for one in (first, second)] == ["a-w000.mp4", "b-w001.mp4"]
+    assert (first["cast"], second["cast"]) == (["Nora", "Oscar"], ["Oscar"])
+    assert [scores["pack"] for scores in first["scores"]] == ["embedded"]
+    assert first["scores"][0]["similarity"][0][0] > first["scores"][0]["same_person"]
+
+
+@pytest.mark.parametrize("place", ["", "export", "export/bank"])
+def test_a_run_its_export_and_its_bank_are_references(trained: Path, place: str) -> None:
+    (gallery,) = load_references(trained / place).galleries
+    assert set(gallery.faces) == set(CAST)
+
+
+@pytest.mark.parametrize(
+    ("made", "arguments", "message"),
+    [
+        (["run.json"], ["RUN"], "this run has no sample videos yet"),
+        (["samples/none.txt"], ["RUN"], "this run has no sample videos yet"),
+        (["samples/a.mp4"], ["RUN"], "this run has no identity bank yet"),
+        (["samples/a.mp4", "other/samples/a.mp4"], ["RUN", "RUN/other"], "came 2 runs: "),
+        (["clip.mp4"], ["RUN/clip.mp4"], "--references: no run is given as VIDEO"),
+        (["clip.mp4"], ["RUN"], "is a folder, and no run's; give a video file, or the folder of a run"),
+    ],
+)
+def test_a_run_that_is_not_ready_is_one_line(
+    made: list[str],
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for place in made:
+        (tmp_path / "run" / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / place).touch()
+    given = [argument.replace("RUN", str(tmp_path / "run")) for argument in arguments]
+    assert main(["evaluate", *given, "--output", "out"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize(

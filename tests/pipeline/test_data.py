@@ -12,7 +12,7 @@ import torch
 
 from data_prep.records import F32, U8, InputError
 from pipeline.config import DataConfig
-from pipeline.data import Samples, Share, Stream, chosen_rows, collate, epoch_order, own_face
+from pipeline.data import Samples, Share, Stream, chosen_rows, collate, epoch_order
 from pipeline.features import Recogniser
 from tests.small_shards import CASTS, COLOURS, HEIGHT, NUM_FRAMES, WIDTH, face, make_sample, make_shards
 
@@ -154,21 +154,6 @@ def test_the_same_batch_padded_further_keeps_its_values(shards: Path) -> None:
     assert torch.equal(alone.references[0, 0], beside.references[0, 0])
     assert not beside.references[0, 1:].any()
     assert not beside.reference_mask[0, 1:].any()
-
-
-def test_own_face_is_the_largest_region_centred() -> None:
-    video = np.zeros((2, 40, 60, 3), np.uint8)
-    mask = np.zeros((2, 40, 60), np.bool_)
-    mask[0, 5:15, 5:15] = True
-    mask[1, 10:30, 20:40] = True
-    video[1, 10:30, 20:40] = 250
-    video[0, 5:15, 5:15] = 90  # the smaller region
-    crop = own_face(video, mask, 8)
-    assert crop is not None
-    assert crop.shape == (112, 112, 3)
-    assert crop.min() > 125  # nothing but the face
-    assert own_face(video, mask, 21) is None
-    assert own_face(video, np.zeros_like(mask), 1) is None
 
 
 def test_damaged_bytes_are_named(shards: Path, tmp_path: Path) -> None:

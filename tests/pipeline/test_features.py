@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_prep.records import F32, U8, InputError
-from pipeline.features import FeatureStore, Recogniser, embed_faces
+from pipeline.features import FeatureStore, Recogniser, embed_faces, own_face
 
 WIDTH = 6
 
@@ -100,3 +100,18 @@ def test_a_writer_that_dies_leaves_nothing_under_the_final_name(tmp_path: Path) 
     with pytest.raises(Full):
         FeatureStore(tmp_path, replace(RECOGNISER, embed=broken), "").get("b" * 64, faces)
     assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_own_face_is_the_largest_region_centred() -> None:
+    video = np.zeros((2, 40, 60, 3), np.uint8)
+    mask = np.zeros((2, 40, 60), np.bool_)
+    mask[0, 5:15, 5:15] = True
+    mask[1, 10:30, 20:40] = True
+    video[1, 10:30, 20:40] = 250
+    video[0, 5:15, 5:15] = 90  # the smaller region
+    crop = own_face(video, mask, 8)
+    assert crop is not None
+    assert crop.shape == (112, 112, 3)
+    assert crop.min() > 125  # nothing but the face
+    assert own_face(video, mask, 21) is None
+    assert own_face(video, np.zeros_like(mask), 1) is None

@@ -1,0 +1,163 @@
+"""castbank cache: what it leaves is what training reads, once, also after a kill; wrong input is one clear line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.records import F32, U8
+from jobs import config as configs
+from jobs.__main__ import main
+from jobs.train import recogniser_of
+from pipeline.config import TrainConfig
+from pipeline.data import Samples
+from tests.small_shards import make_shards
+from tests.waiting import until
+
+NUM_SAMPLES = 24
+SMALL = """
+num_steps: 2
+batch_size: 4
+model:
+  family:
+    tiny: {num_layers: 1, num_heads: 2, head_dim: 16, ffn_dim: 32, text_tokens: 8, text_dim: 16}
+  identity: {tokens_per_character: 2, width: 16, encoder_layers: 1, num_heads: 2}
+data: {num_frames: 3, frame_stride: 2, min_own_face_px: 8, num_workers: 0}
+engine: {num_processes: 1}
+tracking: {kind: none}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_of_the_module(face_home: Path) -> Iterator[None]:
+    """One Ray for all calls in this process; other processes have their own."""
+    import ray
+
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shards(tmp_path_factory.mktemp("cache") / "shards", NUM_SAMPLES)
+
+
+@pytest.fixture
+def arguments(shards: Path, tmp_path: Path) -> list[str]:
+    """Of cache and of train: the same file and keys."""
+    (tmp_path / "small.yaml").write_text(SMALL)
+    places = [f"data.shards={shards}", f"data.features={tmp_path / 'features'}"]
+    return ["--config", str(tmp_path / "small.yaml"), *places]
+
+
+def written(folder: Path) -> dict[Path, int]:
+    """When each file of features was written; nothing else lies there."""
+    files = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert all(path.suffix == ".npz" and not path.name.startswith(".") for path in files)
+    return files
+
+
+def never(crops: U8) -> tuple[F32, F32]:
+    raise AssertionError("embeddings were computed")
+
+
+def test_training_computes_no_embeddings_after_it(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cache", *arguments]) == 0
+    assert f"{NUM_SAMPLES} samples" in (said := capsys.readouterr().out) and "24 computed" in said
+    before = written(tmp_path / "features")
+    assert len(before) == NUM_SAMPLES
+
+    config = configs.load(TrainConfig, tmp_path / "small.yaml", ["run=none", *arguments[2:]])
+    recogniser = recogniser_of(config)
+    lazily = Samples(replace(config.data, features=str(tmp_path / "lazily")), config.seed, recogniser)
+    ahead = Samples(config.data, config.seed, replace(recogniser, embed=never))
+    for index in range(NUM_SAMPLES):
+        one, other = ahead.load(index, 0).faces, lazily.load(index, 0).faces
+        assert all(np.array_equal(vars(one)[name], vars(other)[name]) for name in vars(one))
+    assert written(tmp_path / "features") == before
+
+    assert main(["train", *arguments, f"run={tmp_path / 'run'}"]) == 0
+    assert written(tmp_path / "features") == before
+
+    capsys.readouterr()
+    assert main(["cache", *arguments]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert written(tmp_path / "features") == before
+
+
+def test_only_what_is_missing_or_damaged_is_computed(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cache", *arguments, "data.include_characters=[c03]"]) == 0
+    first = written(tmp_path / "features")
+    assert len(first) == NUM_SAMPLES // 2
+    damaged = min(first)
+    damaged.write_bytes(damaged.read_bytes()[:-40])
+    assert main(["cache", *arguments]) == 0
+    assert "13 computed" in capsys.readouterr().out
+    now = written(tmp_path / "features")
+    assert {path for path in first if now[path] != first[path]} == {damaged}
+    assert len(now) == NUM_SAMPLES
+
+
+def test_killed_and_run_again_it_goes_on(arguments: list[str], tmp_path: Path) -> None:
+    features = tmp_path / "features"
+    command = [sys.executable, "-m", "jobs", "cache", *arguments, "--workers", "1"]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    process = subprocess.Popen(command, cwd=Path(__file__).parent.parent.parent, env=environment)
+    until(lambda: list(features.rglob("*.npz")) or process.poll() is not None, 200)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in features.rglob("[!.]*.npz")}
+    assert kept
+    assert main(["cache", *arguments]) == 0
+    now = {path: path.stat().st_mtime_ns for path in features.rglob("[!.]*.npz")}
+    assert len(now) == NUM_SAMPLES
+    assert {path: now[path] for path in kept} == kept
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["data.shards=/none"], "no such folder"),
+        (["data.frame_stride=0"], "data.frame_stride=0: must be at least 1"),
+        (["data.num_frames=17"], "data.num_frames=17"),
+        (["data.features=/dev/null/none"], "data.features: face embeddings cannot be kept in"),
+        (["data.pack=missing"], "no pack is called 'missing'"),
+        (["model.identity.embedding_dim=192"], "embeds in 512"),
+        (["model.identity.max_cast=2"], "a sample shows 3 characters; set it to 3"),
+        (["data.num_frame=1"], "did you mean 'data.num_frames'"),
+        (["--workers", "-1"], "--workers: came -1"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(
+    more: list[str], message: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cache", *arguments, *more]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_a_damaged_sample_is_named(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = make_shards(tmp_path / "torn", 6)
+    data = bytearray((shards / "shard-000001.tar").read_bytes())
+    data[2000] ^= 1
+    (shards / "shard-000001.tar").write_bytes(data)
+    assert main(["cache", *arguments, f"data.shards={shards}"]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("castbank")]
+    assert len(said) == 1 and "damaged" in said[0]
