@@ -1,28 +1,69 @@
-"""Where jobs run: the seam that every scheduler fits, and the table that names them."""
+"""Where jobs run: the two seams that every scheduler fits, and the tables that name them.
+
+A launcher works where the job is submitted: it turns a job into what its scheduler takes, hands it over and asks
+after it. A starter works where the job runs: it says which processes one attempt consists of. Between them is
+``cluster.supervisor``, the same in every place.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Protocol
 
-from cluster.local import LocalLauncher
-from cluster.spec import JobSpec, State
+from cluster.job_folder import Attempt
+from cluster.processes import Child
+from cluster.spec import JobSpec, Place, Status
 
 
 class Launcher(Protocol):
-    """Turns a job into what a scheduler takes, hands it over, and asks after it."""
+    """One scheduler, as a submitter sees it; made with the job's spec where options such as an address matter."""
 
     def render(self, spec: JobSpec) -> str:
-        """The job script; pure, so that it can be read before it is sent."""
+        """What the scheduler is given; pure, so that it can be read before it is sent."""
 
-    def submit(self, spec: JobSpec) -> str:
-        """Start the job and return its id."""
+    def submit(self, spec: JobSpec, after: Sequence[str]) -> str:
+        """Hand the job over and return the scheduler's id for it.
 
-    def state(self, job_id: str) -> State:
-        """How the job stands."""
+        Args:
+            spec: with its folder's ``job/spec.json`` and code written.
+            after: scheduler's ids of the jobs of ``spec.after``, which must succeed first.
 
-    def cancel(self, job_id: str) -> None:
-        """Ask the job to end (SIGTERM), so that it can write a checkpoint; nothing happens if it has ended."""
+        Raises:
+            JobError: the scheduler is not installed, does not answer or refuses; says why and what to do.
+        """
+
+    def states(self, jobs: Mapping[str, JobSpec]) -> dict[str, Status]:
+        """How jobs stand, by scheduler's id, with as few questions as the scheduler allows.
+
+        Raises:
+            JobError: the scheduler cannot be asked.
+        """
+
+    def cancel(self, spec: JobSpec, scheduler_id: str) -> None:
+        """Ask the job to end, so that it can write a checkpoint first; nothing happens if it has ended."""
 
 
-LAUNCHERS: dict[str, Callable[[], Launcher]] = {"local": LocalLauncher}
+Starter = Callable[[JobSpec, Attempt], list[Child]]
+"""The processes of one attempt, in the order of their ranks; called where the job runs."""
+
+_PLACES: dict[Place, tuple[str, str]] = {  # module in cluster/, class of its launcher
+    "local": ("local", "LocalLauncher"),
+    "slurm": ("slurm", "SlurmLauncher"),
+    "ray": ("ray_jobs", "RayLauncher"),
+    "kubernetes": ("kubernetes", "KubernetesLauncher"),
+}
+PLACES: tuple[Place, ...] = tuple(_PLACES)
+
+
+def launcher(place: Place) -> Launcher:
+    """The launcher of a place; its module is imported only now."""
+    module, name = _PLACES[place]
+    made: Launcher = getattr(import_module(f"cluster.{module}"), name)()
+    return made
+
+
+def starter(place: Place) -> Starter:
+    """The starter of a place."""
+    found: Starter = import_module(f"cluster.{_PLACES[place][0]}").children
+    return found

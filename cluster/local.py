@@ -1,119 +1,97 @@
-"""This machine as a scheduler: a job is a process group of its own that outlives its submitter.
-
-The folder of a job holds ``job.sh`` (what ran), ``log.txt`` (stdout and stderr), ``process.json`` (pid and start
-time, so that a recycled pid is not taken for the job) and, written last, ``exit_code``.
-"""
+"""This machine as a place for jobs: a queue, a supervisor per job, one process per rank."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import shlex
-import subprocess
-import time
-from collections.abc import Iterator
-from pathlib import Path
+import socket
+from collections.abc import Mapping, Sequence
 
-import psutil
-
-from cluster.spec import JobSpec, State
-
-SCRIPT, LOG, PROCESS, EXIT_CODE = "job.sh", "log.txt", "process.json", "exit_code"
-POLL_S = 0.2
+from cluster import secret_values
+from cluster.job_folder import Attempt, JobFolder
+from cluster.local_queue import Queue, capacity, wanted
+from cluster.processes import Child
+from cluster.registry import home
+from cluster.spec import JobError, JobSpec, Status
 
 
 class LocalLauncher:
-    """Runs jobs on this machine; see ``cluster.launchers.Launcher``."""
+    """See ``cluster.launchers.Launcher``; the scheduler's id of a job is its own."""
+
+    def __init__(self) -> None:
+        self._queue = Queue(home() / "queue")
 
     def render(self, spec: JobSpec) -> str:
-        """A bash script that runs the command and commits its exit code with a rename."""
-        exports = "".join(f"export {k}={shlex.quote(v)}\n" for k, v in sorted(spec.environment.items()))
-        exit_code = shlex.quote(str(spec.folder.absolute() / EXIT_CODE))
-        return (
-            "#!/usr/bin/env bash\n"
-            f"# castbank job: {spec.name}\n"
-            f"{exports}"
-            f"{shlex.join(spec.command)} &\n"
-            "child=$!\n"
-            "trap 'kill -TERM $child 2>/dev/null' TERM INT\n"
-            "wait $child; code=$?\n"
-            "while kill -0 $child 2>/dev/null; do wait $child; code=$?; done\n"
-            f"echo $code > {exit_code}.aside && mv {exit_code}.aside {exit_code}\n"
-            "exit $code\n"
-        )
+        """A bash script that becomes the job's supervisor."""
+        exports = {"PYTHONPATH": str(spec.code), "PYTHONSAFEPATH": "1"} if spec.code else {}
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in exports.items()]
+        command = (spec.command[0], "-P", "-m", "cluster.supervisor", str(spec.folder))
+        name = "".join(c if c.isprintable() else " " for c in spec.name)
+        head = ["#!/usr/bin/env bash", f"# castbank job {spec.id}: {name}"]
+        body = [f"cd {shlex.quote(str(spec.workdir))} || exit 2", f"exec {shlex.join(command)}"]
+        return "\n".join([*head, *lines, *body, ""])
 
-    def submit(self, spec: JobSpec) -> str:
-        """Start the job in a session of its own.
+    def submit(self, spec: JobSpec, after: Sequence[str]) -> str:
+        """Put the job into the queue; it starts at once where there is room. ``after`` is the supervisor's affair.
 
         Raises:
-            RuntimeError: the folder's job is still running.
+            JobError: it asks for more than the machine has, or for a secret that the machine cannot find later.
         """
-        folder = spec.folder.absolute()
-        if self.state(str(folder)) == "running":
-            raise RuntimeError(f"job {str(folder)!r} is still running; cancel it or wait for it")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / EXIT_CODE).unlink(missing_ok=True)
-        (folder / SCRIPT).write_text(self.render(spec), encoding="utf-8")
-        with (folder / LOG).open("wb") as log:
-            process = subprocess.Popen(
-                ["bash", str(folder / SCRIPT)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        started = psutil.Process(process.pid).create_time()
-        aside = folder / f"{PROCESS}.aside"
-        aside.write_text(json.dumps({"pid": process.pid, "started": started}), encoding="utf-8")
-        aside.replace(folder / PROCESS)
-        return str(folder)
+        secret_values.check(spec.secrets, ("file",), "local")
+        has = dict(zip(("CPUs", "GPUs"), capacity(), strict=True))
+        for (what, have), want in zip(has.items(), wanted(spec), strict=True):
+            if want > have:
+                key = "cpus_per_process" if what == "CPUs" else "gpus_per_process"
+                raise JobError(
+                    f"resources.{key}: {spec.world} processes ask for {want} {what} in all, this machine has "
+                    f"{have}; lower it, or run fewer processes"
+                )
+        place = JobFolder(spec.folder)
+        place.script.write_text(self.render(spec), encoding="utf-8")
+        self._queue.add(spec)
+        self._queue.ensure_runner()
+        return spec.id
 
-    def state(self, job_id: str) -> State:
-        """How the job of a folder stands; ``unknown`` where no job was ever started."""
-        folder = Path(job_id)
-        started = (folder / PROCESS).is_file()
-        alive = (
-            started and self._process(folder) is not None
-        )  # asked first: the exit code comes before the end
-        code = self.exit_code(job_id)
-        if code is not None:
-            return "succeeded" if code == 0 else "failed"
-        if not started:
-            return "unknown"
-        return "running" if alive else "lost"
+    def states(self, jobs: Mapping[str, JobSpec]) -> dict[str, Status]:
+        """How jobs stand; asks the queue to go on where it was interrupted, as by a reboot."""
+        entries = {entry.id: entry for entry in self._queue.entries().values()}
+        if any(not entry.alive() for entry in entries.values()):
+            self._queue.ensure_runner()
+        found = {}
+        for job_id, spec in jobs.items():
+            outcome = JobFolder(spec.folder).outcome()
+            entry = entries.get(job_id)
+            if entry is not None and entry.alive():
+                found[job_id] = Status("running")
+            elif outcome is not None and outcome.state != "preempted":
+                found[job_id] = Status(outcome.state, outcome.reason)
+            elif entry is not None:
+                found[job_id] = Status("queued", "goes on where it was" if outcome or entry.pid else "")
+            else:
+                found[job_id] = Status("preempted" if outcome else "unknown")
+        return found
 
-    def exit_code(self, job_id: str) -> int | None:
-        """The exit code of a job that has ended by itself, else None."""
-        path = Path(job_id) / EXIT_CODE
-        return int(path.read_text(encoding="utf-8")) if path.is_file() else None
+    def cancel(self, spec: JobSpec, scheduler_id: str) -> None:
+        """Nothing more: runner and supervisor have seen the mark in the job's folder, or will see it."""
+        self._queue.ensure_runner()
 
-    def cancel(self, job_id: str) -> None:
-        """SIGTERM to the job's script, which hands it to the command."""
-        process = self._process(Path(job_id))
-        if process is not None:
-            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
-                process.terminate()
 
-    def follow(self, job_id: str) -> Iterator[str]:
-        """The log line by line as it grows, until the job has ended."""
-        with (Path(job_id) / LOG).open(encoding="utf-8", errors="replace") as log:
-            pending = ""
-            while True:
-                ended = self.state(job_id) != "running"
-                pending += log.read()
-                *lines, pending = pending.split("\n")
-                yield from lines
-                if ended:
-                    break
-                time.sleep(POLL_S)
-            if pending:
-                yield pending
+def children(spec: JobSpec, attempt: Attempt) -> list[Child]:
+    """One process per rank with the variables that torchrun would set, or one per part of an array, or one."""
+    place, port = JobFolder(spec.folder), free_port()
+    made = []
+    for index in range(spec.world):
+        words = tuple(word.replace("{part}", f"{index + 1}/{spec.array}") for word in spec.command)
+        ranks = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": spec.world, "MASTER_PORT": port}
+        variables = {name: str(value) for name, value in ranks.items()} if spec.ranks else {}
+        if spec.ranks:
+            variables |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+        threads = {"OMP_NUM_THREADS": str(spec.resources.cpus_per_process)} if spec.world > 1 else {}
+        made.append(Child(words if spec.array else spec.command, place.rank_log(index), threads | variables))
+    return made
 
-    def _process(self, folder: Path) -> psutil.Process | None:
-        record = json.loads((folder / PROCESS).read_text(encoding="utf-8"))
-        try:
-            process = psutil.Process(record["pid"])
-            same = abs(process.create_time() - record["started"]) < 1.0
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.NoSuchProcess:
-            return None
+
+def free_port() -> int:
+    """A port of this host that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])

@@ -1,8 +1,8 @@
 """The ``castbank`` command: finds the verb, runs it, and turns what went wrong into one line and an exit code.
 
 Exit codes: 0 done; 1 a bug or a failure of the machine (traceback shown); 2 bad input or configuration; 3 done, but
-nothing is left of the input; 75 stopped by SIGTERM, run the same command again and it goes on; 130 interrupted by
-Ctrl-C.
+nothing is left of the input; 75 stopped by SIGTERM or SIGUSR1, run the same command again and it goes on; 130
+interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -17,18 +17,27 @@ from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Protocol
 
+from cluster.spec import JobError
 from data_prep.records import InputError
 
 VERBS = {  # name: what --help says; the module of the same name in jobs/ is imported only when its verb runs
     "prepare": "clips to shards: find people, link identities, draw masks, choose references, pack",
+    "cache": "face features of all samples, ahead of training",
     "train": "shards to an identity bank: fine-tune a video diffusion transformer, full weights or LoRA",
     "generate": "prompt and cast to a video",
     "evaluate": "who is recognisable in a video, and who bled into whom",
     "report": "shards to one HTML page to look at",
+    "submit": "a job file to this machine's queue, Slurm, Ray or Kubernetes",
+    "jobs": "list what was submitted, in all places",
+    "status": "how one job stands, which rank is where, and what it needs to go on",
+    "logs": "what a job has written",
+    "cancel": "ask jobs to checkpoint and end",
+    "requeue": "let a job that has ended go on",
     "demo": "all of the above on real footage, on this machine, in minutes",
     "doctor": "check this machine and say what to do about each finding",
     "faces": "install face packs; draw what they see in a picture",
 }
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # schedulers send either
 EXIT_INPUT, EXIT_AGAIN, EXIT_INTERRUPTED = 2, 75, 130  # 1 is what Python gives for a traceback
 
 
@@ -56,13 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INPUT
     signals: list[int] = []
     try:
-        with _interrupted_by_sigterm(signals):
+        with _interrupted_by_signals(signals):
             code: int = args.run(args)
-    except InputError as error:
+    except (InputError, JobError) as error:
         sys.stderr.write(f"castbank {args.verb}: {error}\n")
         return EXIT_INPUT
     except KeyboardInterrupt:
-        how = "stopped by SIGTERM" if signals else "interrupted"
+        how = f"stopped by {signal.Signals(signals[0]).name}" if signals else "interrupted"
         sys.stderr.write(
             f"\ncastbank {args.verb}: {how}; nothing half-written stays, run it again to go on\n"
         )
@@ -71,19 +80,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _interrupted_by_sigterm(came: list[int]) -> Iterator[None]:
-    """SIGTERM ends a verb as Ctrl-C does, and is put into ``came``; a second one does not disturb the ending."""
+def _interrupted_by_signals(came: list[int]) -> Iterator[None]:
+    """SIGTERM and SIGUSR1 end a verb as Ctrl-C does, and are put into ``came``; a second one does not disturb."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         came.append(number)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for each in STOP_SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -32,23 +32,39 @@ def load(schema: type[T], yaml_path: Path | None, overrides: Sequence[str]) -> T
     Raises:
         InputError: unknown key, wrong type, missing value, or a file that is absent or not YAML.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    config = OmegaConf.structured(schema)
     layers: list[tuple[str, Any]] = []
     if yaml_path is not None:
         layers.append((f"configuration file {str(yaml_path)!r}", _read_yaml(yaml_path)))
     layers.extend((f"argument {item!r}", _dotlist(item, schema)) for item in overrides)
+    return merged(schema, layers)
+
+
+def merged(schema: type[T], layers: Sequence[tuple[str, Any]]) -> T:
+    """An instance of ``schema`` from its defaults and layers; each layer comes with what messages call it.
+
+    Raises:
+        InputError: as ``load``.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    config = OmegaConf.structured(schema)
     for source, layer in layers:
         try:
             config = OmegaConf.merge(config, layer)
         except OmegaConfBaseException as error:
             raise InputError(f"{source}: {_explain(error, schema)}") from error
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise InputError(f"{', '.join(missing)}: no value; give it as {missing[0]}=VALUE or in the YAML file")
-    made: T = OmegaConf.to_object(config)  # type: ignore[assignment]
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        if missing:
+            raise InputError(
+                f"{', '.join(missing)}: no value; give it as {missing[0]}=VALUE or in the YAML file"
+            )
+        made: T = OmegaConf.to_object(config)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:  # a ${reference} that leads nowhere
+        source = layers[0][0] if layers else "configuration"
+        key = getattr(error, "full_key", "")
+        raise InputError(f"{source}: {key}: {_first_line(error)}; correct the reference") from error
     return made
 
 
@@ -132,10 +148,14 @@ def _dotlist(item: str, schema: type[Any]) -> Any:
         raise InputError(f"argument {item!r}: the value is not YAML: {error}") from error
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
 def _explain(error: Any, schema: type[Any]) -> str:
     """One sentence about an OmegaConf error, with the dotted key in front and the nearest key that exists."""
     key = str(getattr(error, "full_key", "") or "")
-    text = str(error).splitlines()[0]
+    text = _first_line(error)
     known = keys(schema)
     if key and key not in known:
         leaf = key.rsplit(".", 1)[-1]

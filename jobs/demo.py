@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.job_folder import JobFolder
+from cluster.logs import follow
+from cluster.spec import LIVE, JobSpec, Retry
 from data_prep.records import InputError
 
 SUMMARY = """Real footage to shards to a trained identity bank to a judged video, on this machine, in minutes.
@@ -108,31 +112,58 @@ class Steps:
             InputError: the step of an earlier demo still runs.
             KeyboardInterrupt: as it came, once the step has ended; a second one does not wait for that.
         """
-        from cluster.local import LocalLauncher
-        from cluster.spec import JobSpec
+        from jobs.submission import cancel, hand_over
 
         words = tuple(str(argument) for argument in arguments)
         sys.stdout.write(f"\n$ castbank {shlex.join(words)}\n")
         started = time.monotonic()
-        launcher, folder = LocalLauncher(), self._folder / name
-        if launcher.state(str(folder)) == "running":
+        spec = self.spec(name, words)
+        place = JobFolder(spec.folder)
+        if self._live(spec):
             raise InputError(
-                f"--output: the {name} of an earlier demo still runs there (see {folder}); wait for it"
+                f"--output: the {name} of an earlier demo still runs there (see {spec.folder}); wait for it"
             )
-        job = launcher.submit(JobSpec(name, (sys.executable, "-m", "jobs", *words), folder))
+        for log in (place.log, place.rank_log(0)):
+            log.unlink(missing_ok=True)  # of an earlier demo
+        scheduler_id = hand_over(spec, ())
         try:
-            for line in launcher.follow(job):
+            for line in self._follow(spec):
                 _say(line)
         except KeyboardInterrupt:
-            launcher.cancel(job)
-            _say("".join(deque(launcher.follow(job), 1)))  # its last line says how it ended
+            cancel(spec, scheduler_id)
+            _say("".join(deque(self._follow(spec), 1)))  # its last line says how it ended
             raise
-        code = launcher.exit_code(job)
+        outcome = place.outcome()
         sys.stdout.write(f"  [{name}: {time.monotonic() - started:.0f} s]\n")
         sys.stdout.flush()
-        if code != 0:
-            sys.stdout.write(f"{name} ended with {code}; its log: {self._folder / name / 'log.txt'}\n")
-            raise StepError(code or 1)
+        if outcome is None or outcome.state != "succeeded":
+            sys.stdout.write(f"{name} has not succeeded: castbank status {spec.folder}\n")
+            raise StepError(outcome.exit_code if outcome and outcome.exit_code else 1)
+
+    def spec(self, name: str, words: tuple[str, ...]) -> JobSpec:
+        """A step as a job of this machine; with the code that runs, as everything here happens at once."""
+        return JobSpec(
+            id=f"demo-{name}-{os.getpid()}",
+            name=f"demo-{name}",
+            place="local",
+            command=(sys.executable, "-m", "jobs", *words),
+            folder=(self._folder / name).resolve(),
+            workdir=Path.cwd(),
+            retry=Retry(max_failures=1),
+        )
+
+    def _follow(self, spec: JobSpec) -> Iterator[str]:
+        return follow([JobFolder(spec.folder).rank_log(0)], lambda: not self._live(spec))
+
+    def _live(self, spec: JobSpec) -> bool:
+        """Whether the folder's job, of this demo or an earlier one, waits or runs."""
+        from cluster.launchers import launcher
+
+        place = JobFolder(spec.folder)
+        submitted = place.submitted()
+        if submitted is None:
+            return False
+        return launcher("local").states({submitted.scheduler_id: spec})[submitted.scheduler_id].state in LIVE
 
 
 def _say(line: str) -> None:

@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser, schema: type[Any], example: s
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="key=value", help="merged last; the keys are below"
     )
+    parser.set_defaults(schema=schema)  # for whoever wants to know what the arguments configure
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = f"example:\n  {example}\n\nkeys:\n{describe(schema)}"
 
@@ -74,7 +75,14 @@ def _default(field: dataclasses.Field[Any], hint: Any) -> str:
 
 
 def _comments(schema: type[Any]) -> dict[str, str]:
-    """Field name to the comments on the lines of its declaration."""
+    """Field name to the comments on the lines of its declaration, in the class or the one it extends."""
+    found: dict[str, str] = {}
+    for ancestor in reversed(schema.__mro__[:-1]):  # without object
+        found |= _own_comments(ancestor)
+    return found
+
+
+def _own_comments(schema: type[Any]) -> dict[str, str]:
     source = textwrap.dedent(inspect.getsource(schema))
     by_line = {
         token.start[0]: token.string.lstrip("# ")

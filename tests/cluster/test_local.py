@@ -1,4 +1,4 @@
-"""The local launcher on real processes: outcome, log, cancellation, a job that is killed."""
+"""This machine's queue on real processes: order, room, cancellation, kills, a reboot."""
 
 from __future__ import annotations
 
@@ -7,65 +7,192 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
-from cluster.launchers import LAUNCHERS
-from cluster.local import LocalLauncher
-from cluster.spec import JobSpec
+from cluster.job_folder import JobFolder
+from cluster.launchers import launcher
+from cluster.local_queue import Queue, Runner, capacity
+from cluster.spec import LIVE, JobError, JobSpec, Resources, Retry
+from tests.cluster.test_spec import hostile_spec
+from tests.waiting import until
+
+CPUS = capacity()[0]
 
 
-def job(folder: Path, code: str, **environment: str) -> JobSpec:
-    return JobSpec("test", (sys.executable, "-u", "-c", code), folder, environment)
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty CASTBANK_HOME whose runner has ended when the test has."""
+    monkeypatch.setenv("CASTBANK_HOME", str(tmp_path / "home"))
+    yield tmp_path
+    queue = Queue(tmp_path / "home" / "queue")
+    for entry in queue.entries().values():
+        JobFolder(entry.folder).cancelled.touch()
+    queue.ensure_runner()
+    until(lambda: not queue.entries())
 
 
-def test_a_job_leaves_its_log_and_its_outcome(tmp_path: Path) -> None:
-    launcher = LAUNCHERS["local"]()
-    assert isinstance(launcher, LocalLauncher)
-    assert launcher.state(str(tmp_path / "good")) == "unknown"
-    good = launcher.submit(
-        job(tmp_path / "good", "import os; print('it is', os.environ['WHO'])", WHO="a 'b'")
+def job(folder: Path, code: str, *, cpus: int = 1, gpus: int = 0, **changes: object) -> JobSpec:
+    command = (sys.executable, "-u", "-c", code)
+    spec = JobSpec(folder.name, folder.name, "local", command, folder, folder.parent)
+    needs = Resources(cpus_per_process=cpus, gpus_per_process=gpus)
+    spec = replace(spec, resources=needs, retry=Retry(backoff_s=0), **changes)  # type: ignore[arg-type]
+    JobFolder(folder).write_spec(spec)
+    return spec
+
+
+def submit(spec: JobSpec) -> str:
+    return launcher("local").submit(spec, ())
+
+
+def state(spec: JobSpec) -> str:
+    return launcher("local").states({spec.id: spec})[spec.id].state
+
+
+def ended(spec: JobSpec) -> str:
+    return until(lambda: state(spec) if state(spec) not in LIVE else "")
+
+
+def said(spec: JobSpec) -> str:
+    log = JobFolder(spec.folder).rank_log(0)
+    return log.read_text() if log.is_file() else ""
+
+
+def test_a_job_leaves_its_log_and_its_outcome(home: Path) -> None:
+    spec = job(home / "good", "import os; print('it is', os.environ['WHO'])", environment={"WHO": "a 'b'"})
+    assert state(spec) == "unknown"
+    assert submit(spec) == "good"
+    assert ended(spec) == "succeeded"
+    assert said(spec) == "it is a 'b'\n"
+    until(lambda: not Queue(home / "home" / "queue").entries())
+
+
+def test_the_submitters_secrets_stay_with_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t-value")
+    spec = job(
+        home / "env", "import os; print(os.environ.get('AWS_SECRET_ACCESS_KEY'), 'PATH' in os.environ)"
     )
-    assert list(launcher.follow(good)) == ["it is a 'b'"]
-    assert (launcher.state(good), launcher.exit_code(good)) == ("succeeded", 0)
-    bad = launcher.submit(job(tmp_path / "bad", "raise SystemExit(75)"))
-    assert list(launcher.follow(bad)) == []
-    assert (launcher.state(bad), launcher.exit_code(bad)) == ("failed", 75)
+    submit(spec)
+    assert ended(spec) == "succeeded"
+    assert said(spec) == "None True\n"
+    assert not [p for p in home.rglob("*") if p.is_file() and b"s3cr3t-value" in p.read_bytes()]
 
 
-def test_cancel_lets_the_job_finish_its_checkpoint(tmp_path: Path) -> None:
-    launcher = LocalLauncher()
-    code = (
-        "import signal, sys\n"
-        "signal.signal(signal.SIGTERM, lambda *_: (print('checkpoint'), sys.exit(75)))\n"
-        "print('ready'); signal.pause()"
-    )
-    job_id = launcher.submit(job(tmp_path / "job", code))
-    lines = launcher.follow(job_id)
-    assert next(lines) == "ready"
-    with pytest.raises(RuntimeError, match="still running"):
-        launcher.submit(job(tmp_path / "job", code))
-    launcher.cancel(job_id)
-    assert list(lines) == ["checkpoint"]
-    assert launcher.exit_code(job_id) == 75
-    launcher.cancel(job_id)
+def test_jobs_wait_for_room_and_go_by_priority(home: Path) -> None:
+    gate = home / "gate"
+    os.mkfifo(gate)
+    first = job(home / "first", f"open({str(gate)!r}).read()", cpus=CPUS)
+    note = "open({!r}, 'a').write('{} ')"
+    low = job(home / "low", note.format(str(home / "order"), "low"), cpus=CPUS)
+    high = job(home / "high", note.format(str(home / "order"), "high"), cpus=CPUS, priority=5)
+    submit(first)
+    until(lambda: state(first) == "running")
+    submit(low)
+    submit(high)
+    assert [state(spec) for spec in (first, low, high)] == ["running", "queued", "queued"]
+    with gate.open("w"):
+        pass
+    assert [ended(spec) for spec in (low, high)] == ["succeeded"] * 2
+    assert (home / "order").read_text() == "high low "
 
 
-def test_a_killed_job_is_lost_and_can_be_run_again(tmp_path: Path) -> None:
-    launcher = LocalLauncher()
-    job_id = launcher.submit(job(tmp_path / "job", "import signal; print('ready'); signal.pause()"))
-    lines = launcher.follow(job_id)
-    assert next(lines) == "ready"
-    os.killpg(json.loads((tmp_path / "job" / "process.json").read_text())["pid"], signal.SIGKILL)
-    assert list(lines) == []
-    assert launcher.state(job_id) == "lost"
-    launcher.submit(job(tmp_path / "job", "print('again')"))
-    assert list(launcher.follow(job_id)) == ["again"]
+def test_a_job_that_never_fits_is_refused(home: Path) -> None:
+    with pytest.raises(
+        JobError, match=rf"cpus_per_process: .*{CPUS + 1} CPUs in all, this machine has {CPUS}"
+    ):
+        submit(job(home / "large", "", cpus=CPUS + 1))
+    with pytest.raises(JobError, match="secrets.TOKEN: env:… cannot be resolved on local"):
+        submit(job(home / "secret", "", secrets={"TOKEN": "env:TOKEN"}))
+    assert not Queue(home / "home" / "queue").entries()
 
 
-def test_the_script_is_plain_bash(tmp_path: Path) -> None:
-    text = LocalLauncher().render(JobSpec("name", ("echo", "a b", "$HOME"), tmp_path, {"K": "v w"}))
-    assert "export K='v w'" in text
-    assert "echo 'a b' '$HOME' &" in text
+STOPPABLE = (
+    "import signal, sys\nfrom pathlib import Path\n"
+    "if Path('{again}').exists(): print('went on'); sys.exit()\n"
+    "def stop(*_):\n    Path('{again}').touch(); print('checkpoint'); sys.exit(75)\n"
+    "signal.signal(signal.SIGTERM, stop)\nprint('ready'); signal.pause()"
+)
+
+
+def test_cancel_lets_a_running_job_write_its_checkpoint(home: Path) -> None:
+    spec = job(home / "run", STOPPABLE.format(again=home / "again"))
+    waiting = job(home / "wait", "print('ran')", cpus=CPUS)
+    submit(spec)
+    until(lambda: "ready" in said(spec))
+    submit(waiting)
+    for each in (spec, waiting, spec):  # twice is once
+        JobFolder(each.folder).cancelled.touch()
+        launcher("local").cancel(each, each.id)
+    assert [ended(each) for each in (spec, waiting)] == ["cancelled", "cancelled"]
+    assert said(spec) == "ready\ncheckpoint\n"
+    assert said(waiting) == ""
+
+
+def test_a_preempted_job_goes_on(home: Path) -> None:
+    spec = job(home / "run", STOPPABLE.format(again=home / "again"))
+    submit(spec)
+    until(lambda: "ready" in said(spec))
+    (entry,) = Queue(home / "home" / "queue").entries().values()
+    os.kill(entry.pid or 0, signal.SIGTERM)
+    assert ended(spec) == "succeeded"
+    assert said(spec) == "ready\ncheckpoint\nwent on\n"
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+def test_what_was_killed_goes_on(reboot: bool, home: Path) -> None:
+    """A reboot ends the supervisor and the runner; the next castbank command finds the queue and starts a runner."""
+    again = home / "again"
+    code = f"from pathlib import Path\nif Path({str(again)!r}).exists(): print('went on')\nelse: print('ready'); import signal; signal.pause()"
+    spec = job(home / "run", code)
+    submit(spec)
+    until(lambda: "ready" in said(spec))
+    again.touch()
+    (entry,) = Queue(home / "home" / "queue").entries().values()
+    assert entry.pid
+    runner = psutil.Process(entry.pid).parent()
+    if reboot and runner:
+        runner.kill()
+    os.kill(entry.pid, signal.SIGKILL)
+    assert ended(spec) == "succeeded"
+    assert [a.kind for a in JobFolder(spec.folder).attempts()] == ["lost", "ok"]
+
+
+def test_gpus_are_given_to_one_job_each(home: Path) -> None:
+    queue = Queue(home / "queue")
+    os.mkfifo(home / "gate")
+    gate = os.open(home / "gate", os.O_RDWR)  # open for both, so that neither side waits for the other
+    read = f"os.read(os.open({str(home / 'gate')!r}, os.O_RDONLY), 1)"
+    code = f"import os; print(os.environ['CUDA_VISIBLE_DEVICES']); {read}"
+    specs = [job(home / f"gpu{k}", code, gpus=2) for k in range(3)]
+    for spec in specs:
+        JobFolder(spec.folder).script.write_text(launcher("local").render(spec))
+        queue.add(spec)
+    runner = Runner(queue, num_cpus=8, num_gpus=4)
+    assert runner.step()
+    until(lambda: [said(spec) for spec in specs] == ["0,1\n", "2,3\n", ""])
+    assert runner.step()
+    assert [entry.gpus for entry in queue.entries().values()] == [(0, 1), (2, 3), ()]
+    os.write(gate, b"xxx")
+    until(lambda: not runner.step())
+    os.close(gate)
+    assert said(specs[2]) in ("0,1\n", "2,3\n")
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_any_name_is_only_a_name(seed: int) -> None:
+    spec = replace(hostile_spec(seed), place="local")
+    text = launcher("local").render(spec)
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
+    body = [line for line in text.splitlines() if not line.startswith("#")]
+    assert sum(line.startswith("exec ") for line in body) == 1
+
+
+def test_entries_are_plain_json(home: Path) -> None:
+    queue = Queue(home / "queue")
+    queue.add(job(home / "plain", ""))
+    (path,) = queue.folder.glob("*.json")
+    assert json.loads(path.read_text())["folder"] == str(home / "plain")

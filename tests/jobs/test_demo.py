@@ -2,43 +2,56 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cluster.local import LocalLauncher
-from cluster.spec import JobSpec
+from cluster.job_folder import JobFolder
+from cluster.local_queue import Queue
 from data_prep.records import InputError
 from jobs.demo import StepError, Steps
+from jobs.submission import hand_over
+from tests.waiting import until
+
+
+@pytest.fixture
+def steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Steps:
+    monkeypatch.setenv("CASTBANK_HOME", str(tmp_path / "home"))
+    return Steps(tmp_path / "jobs")
 
 
 def test_a_step_shows_the_command_and_what_it_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    steps: Steps, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Steps(tmp_path)("who", "--version")
+    steps("who", "--version")
     said = capsys.readouterr().out.splitlines()
     assert said[1] == "$ castbank --version"
     assert said[2].startswith("  castbank ")
-    assert (tmp_path / "who" / "exit_code").read_text() == "0\n"
+    outcome = JobFolder(tmp_path / "jobs" / "who").outcome()
+    assert outcome is not None
+    assert outcome.state == "succeeded"
 
 
-def test_a_step_that_fails_ends_with_its_code_and_names_its_log(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_step_that_fails_ends_with_its_code_and_says_where_to_look(
+    steps: Steps, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(StepError) as failed:
-        Steps(tmp_path)("look", "report", tmp_path / "nowhere")
+        steps("look", "report", tmp_path / "nowhere")
     assert failed.value.code == 2
-    assert f"look ended with 2; its log: {tmp_path / 'look' / 'log.txt'}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nowhere" in said.splitlines()[2]
+    assert f"look has not succeeded: castbank status {tmp_path / 'jobs' / 'look'}" in said
 
 
-def test_a_step_of_an_earlier_demo_that_still_runs_is_not_started_twice(tmp_path: Path) -> None:
-    launcher = LocalLauncher()
-    sleep = (sys.executable, "-c", "import time; time.sleep(600)")
-    job = launcher.submit(JobSpec("train", sleep, tmp_path / "train"))
-    try:
-        with pytest.raises(InputError, match="the train of an earlier demo still runs"):
-            Steps(tmp_path)("train", "--version")
-    finally:
-        launcher.cancel(job)
-        assert list(launcher.follow(job)) == []
+def test_a_step_of_an_earlier_demo_that_still_runs_is_not_started_twice(steps: Steps, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    waits = (sys.executable, "-c", f"open({str(tmp_path / 'gate')!r}).read()")
+    hand_over(replace(steps.spec("train", ()), command=waits), ())
+    with pytest.raises(InputError, match="the train of an earlier demo still runs"):
+        steps("train", "--version")
+    with (tmp_path / "gate").open("w"):
+        pass
+    until(lambda: not Queue(tmp_path / "home" / "queue").entries())

@@ -1,0 +1,197 @@
+"""Runs a job where it was put: attempt after attempt, as its policy says, until it has ended one way or the other.
+
+Every place starts ``python -m cluster.supervisor FOLDER``. It starts the processes of an attempt, passes a request
+to stop on to them, watches their heartbeats, and notes what came of it; schedulers only have to keep it alive.
+Exit code: the job's own; 75 where it was asked to stop and can go on.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets as random
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cluster import heartbeats
+from cluster.job_folder import ENV_FOLDER, ENV_TOKEN, Attempt, JobFolder
+from cluster.launchers import starter
+from cluster.outcomes import still_missing
+from cluster.policy import Verdict, judge
+from cluster.processes import Child, Ended, Group
+from cluster.secret_values import secret_values
+from cluster.spec import EXIT_INPUT, EXIT_REQUEUE, JobError
+
+POLL_S = 0.2
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+ENV_SCHEDULER_IDS = ("SLURM_JOB_ID", "RAY_JOB_SUBMISSION_ID", "HOSTNAME")
+
+
+class Supervisor:
+    """One job on its way to an end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._place = JobFolder(folder)
+        self._spec = self._place.spec()
+        self._asked_s: float | None = None  # when a signal or the job's owner asked to stop
+
+    def run(self) -> int:
+        """Attempt until there is nothing more to attempt; returns the exit code of this process."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, lambda *_: self._ask())
+        try:
+            if not self._wait_for_others():
+                return self._end(Verdict("requeue", 0, "asked to stop before it began"), EXIT_REQUEUE)
+        except JobError as error:
+            return self._end(Verdict("fail", 0, str(error)), 1)
+        self._close_cut_off()
+        while True:
+            attempt = self._attempt()
+            verdict = judge(self._place.counted(), self._spec.retry)
+            self._say(f"attempt {attempt.number} {attempt.kind}: {verdict.reason or 'done'}")
+            if verdict.next != "again":
+                return self._end(verdict, attempt.exit_code or 0)
+            if self._asked_within(verdict.wait_s):
+                return self._end(Verdict("requeue", 0, "asked to stop between attempts"), EXIT_REQUEUE)
+
+    def _wait_for_others(self) -> bool:
+        """Until the jobs that this one comes after have ended; False where a request to stop came first."""
+        while still_missing(self._spec.after):
+            if self._asked_within(POLL_S * 5):
+                return False
+        return True
+
+    def _close_cut_off(self) -> None:
+        """Note the end of an attempt whose supervisor did not live to note it."""
+        for attempt in self._place.attempts():
+            if attempt.end_s is None:
+                step = heartbeats.last_step(self._place.heartbeats)
+                lost = replace(attempt, end_s=time.time(), kind="lost", reason="cut off", step=step)
+                self._place.note_attempt(lost)
+
+    def _asked_within(self, wait_s: float) -> bool:
+        """Whether a request to stop has come, now or within some seconds."""
+        until_s = time.monotonic() + wait_s
+        while not self._stop_wanted() and time.monotonic() < until_s:
+            time.sleep(POLL_S)
+        return self._asked_s is not None
+
+    def _stop_wanted(self) -> bool:
+        if self._asked_s is None and (self._place.stop.exists() or self._place.cancelled.exists()):
+            self._ask()
+        return self._asked_s is not None
+
+    def _attempt(self) -> Attempt:
+        place, spec = self._place, self._spec
+        number = len(place.attempts()) + 1
+        attempt = Attempt(number, random.token_hex(8), os.uname().nodename, scheduler_id(), time.time())
+        place.note_attempt(attempt)
+        place.claim(attempt.token)
+        heartbeats.forget(place.heartbeats)
+        try:
+            children = [
+                self._with_environment(child, attempt) for child in starter(spec.place)(spec, attempt)
+            ]
+            group = Group(children, spec.workdir)
+        except (OSError, JobError) as error:
+            ended, kind, reason = Ended(EXIT_INPUT, 0), "failed", f"cannot be started: {error}"
+        else:
+            ended, kind, reason = self._watch(group)
+        failed = kind in ("failed", "hung")
+        stopped_s = time.monotonic() - self._asked_s if self._asked_s is not None else None
+        attempt = replace(
+            attempt,
+            end_s=time.time(),
+            exit_code=ended.code,
+            kind=kind,
+            reason=reason,
+            step=heartbeats.last_step(place.heartbeats),
+            stopped_s=stopped_s,
+            failed_rank=ended.index if failed else None,
+            failed_host=heartbeats.host_of(place.heartbeats, ended.index) if failed else "",
+        )
+        place.note_attempt(attempt)
+        return attempt
+
+    def _watch(self, group: Group) -> tuple[Ended, str, str]:
+        """Until every process has ended: how, in a word and in a sentence."""
+        told_s: float | None = None
+        while True:
+            if self._stop_wanted() and told_s is None:
+                told_s = time.monotonic()
+                group.signal(signal.SIGTERM)
+            ended = group.ended()
+            if ended is not None:
+                return ended, *self._account(ended, told_s is not None)
+            if told_s is not None and time.monotonic() - told_s > self._spec.stopping.grace_s:
+                group.kill()
+                grace_s = self._spec.stopping.grace_s
+                return (
+                    Ended(EXIT_REQUEUE, 0),
+                    "preempted",
+                    f"killed: no end within {grace_s} s of the request",
+                )
+            silent = heartbeats.silent(self._place.heartbeats, self._spec.stopping.hang_s)
+            if silent is not None:
+                group.kill()
+                return Ended(1, silent.rank), "hung", silent.text()
+            time.sleep(POLL_S)
+
+    def _account(self, ended: Ended, stopping: bool) -> tuple[str, str]:
+        if ended.code == 0:
+            return "ok", ""
+        if ended.code == EXIT_REQUEUE or (stopping and ended.code == 128 + signal.SIGTERM):
+            return "preempted", "stopped on request; it goes on where it was"
+        how = f"was killed by {_signal_name(ended.code)}" if ended.code > 128 else f"ended with {ended.code}"
+        return "failed", f"process {ended.index} of {self._spec.world} {how}"
+
+    def _end(self, verdict: Verdict, code: int) -> int:
+        """Commit the job's end and return this process's exit code."""
+        cancelled = self._place.cancelled.exists()
+        state = {"done": "succeeded", "fail": "failed"}.get(verdict.next, "preempted")
+        if cancelled and state != "succeeded":
+            state = "cancelled"
+        self._place.stop.unlink(missing_ok=True)
+        self._place.write_outcome(state, code, verdict.reason)  # type: ignore[arg-type]
+        self._say(f"{state}{': ' if verdict.reason else ''}{verdict.reason}")
+        return code or (1 if state == "failed" else 0)
+
+    def _with_environment(self, child: Child, attempt: Attempt) -> Child:
+        spec = self._spec
+        own = {ENV_FOLDER: str(spec.folder), ENV_TOKEN: attempt.token, "PYTHONUNBUFFERED": "1"}
+        if spec.code is not None:
+            own |= {"PYTHONPATH": str(spec.code), "PYTHONSAFEPATH": "1"}
+        values = secret_values(spec.secrets, os.environ)
+        return replace(child, environment={**spec.environment, **values, **child.environment, **own})
+
+    def _ask(self) -> None:
+        if self._asked_s is None:
+            self._asked_s = time.monotonic()
+
+    def _say(self, text: str) -> None:
+        sys.stderr.write(f"castbank job {self._spec.id}: {text}\n")
+        sys.stderr.flush()
+
+
+def scheduler_id() -> str:
+    """What the scheduler calls the job, as its environment says; empty where there is none."""
+    return next((os.environ[name] for name in ENV_SCHEDULER_IDS[:2] if name in os.environ), "")
+
+
+def _signal_name(code: int) -> str:
+    try:
+        return signal.Signals(code - 128).name
+    except ValueError:
+        return f"signal {code - 128}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the job of a folder."""
+    return Supervisor(Path(arguments[0])).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,223 @@
+"""A job from its first attempt to its outcome, with real processes that fail, hang, stop and go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster.job_folder import JobFolder
+from cluster.spec import JobSpec, Resources, Retry, Stopping
+from tests.waiting import until
+
+RANK = """
+import json, os, signal, sys, time
+from pathlib import Path
+job, rank = Path(os.environ["CASTBANK_JOB"]) / "job", os.environ["RANK"]
+steps = Path(f"steps-{rank}")
+def beat(step, phase="train", age_s=0):
+    now = time.time() - age_s
+    text = json.dumps(dict(rank=int(rank), host=f"host{rank}", pid=os.getpid(), token=os.environ["CASTBANK_ATTEMPT"],
+                           phase=phase, step=step, step_at_s=now, alive_at_s=now))
+    (job / "heartbeats").mkdir(exist_ok=True)
+    aside = job / "heartbeats" / f".{rank}"
+    aside.write_text(text)
+    aside.rename(job / "heartbeats" / f"rank-{rank}.json")
+def done():
+    return int(steps.read_text()) if steps.exists() else 0
+def stop(*_):
+    print("checkpoint"); sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+"""
+
+
+def job(folder: Path, code: str, **changes: object) -> JobSpec:
+    """A job of one process unless changed, run in its own folder, tried again at once."""
+    spec = JobSpec(
+        "test-0001",
+        "test",
+        "local",
+        (sys.executable, "-u", "-c", RANK + code),
+        folder,
+        folder,
+        ranks=True,
+        retry=Retry(backoff_s=0),
+    )
+    return replace(spec, **changes)  # type: ignore[arg-type]
+
+
+def start(spec: JobSpec) -> subprocess.Popen[str]:
+    place = JobFolder(spec.folder)
+    place.write_spec(spec)
+    return subprocess.Popen(
+        [sys.executable, "-m", "cluster.supervisor", str(spec.folder)], stderr=subprocess.PIPE, text=True
+    )
+
+
+def run(spec: JobSpec) -> tuple[int, JobFolder]:
+    process = start(spec)
+    process.communicate(timeout=60)
+    return process.returncode, JobFolder(spec.folder)
+
+
+def test_every_rank_gets_its_place_and_its_log(tmp_path: Path) -> None:
+    code = "print(rank, os.environ['WORLD_SIZE'], os.environ['MASTER_ADDR'], os.environ['A'])"
+    spec = job(tmp_path, code, resources=Resources(nodes=2, processes_per_node=2), environment={"A": "b c"})
+    code_, place = run(spec)
+    assert code_ == 0
+    assert [place.rank_log(k).read_text() for k in range(4)] == [f"{k} 4 127.0.0.1 b c\n" for k in range(4)]
+    outcome = place.outcome()
+    assert outcome is not None
+    assert (outcome.state, outcome.exit_code) == ("succeeded", 0)
+
+
+def test_a_failure_is_tried_again_and_what_failed_is_noted(tmp_path: Path) -> None:
+    code = "beat(done() + 1); steps.write_text(str(done() + 1)); sys.exit(0 if done() == 3 else 9)"
+    code_, place = run(job(tmp_path, code))
+    assert code_ == 0
+    told = [(a.kind, a.exit_code, a.step, a.failed_rank, a.failed_host) for a in place.attempts()]
+    assert told == [("failed", 9, 1, 0, "host0"), ("failed", 9, 2, 0, "host0"), ("ok", 0, 3, None, "")]
+    assert len({a.token for a in place.attempts()}) == 3
+
+
+def test_a_crash_loop_ends_and_bad_input_is_not_tried_twice(tmp_path: Path) -> None:
+    loop = job(tmp_path / "loop", "sys.exit(1)", retry=Retry(backoff_s=0, max_without_progress=2))
+    bad = job(tmp_path / "bad", "sys.exit(2)")
+    for spec in (loop, bad):
+        spec.folder.mkdir()
+    assert run(loop)[0] == 1
+    assert run(bad)[0] == 2
+    outcomes = [JobFolder(spec.folder).outcome() for spec in (loop, bad)]
+    assert "crash loop: 2 failures" in (outcomes[0].reason if outcomes[0] else "")
+    assert len(JobFolder(bad.folder).attempts()) == 1
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGUSR1", "stop", "cancelled"])
+def test_a_request_to_stop_lets_ranks_write_a_checkpoint(how: str, tmp_path: Path) -> None:
+    spec = job(tmp_path, "beat(7); print('ready'); signal.pause()", resources=Resources(processes_per_node=2))
+    process, place = start(spec), JobFolder(tmp_path)
+    until(
+        lambda: (
+            [place.rank_log(k).is_file() and "ready" in place.rank_log(k).read_text() for k in (0, 1)]
+            == [True] * 2
+        )
+    )
+    if how.startswith("SIG"):
+        process.send_signal(getattr(signal, how))
+    else:
+        getattr(place, how).touch()
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert place.rank_log(1).read_text() == "ready\ncheckpoint\n"
+    outcome, (attempt,) = place.outcome(), place.attempts()
+    assert outcome is not None
+    assert outcome.state == ("cancelled" if how == "cancelled" else "preempted")
+    assert (attempt.kind, attempt.step) == ("preempted", 7)
+    assert attempt.stopped_s is not None
+    assert not place.stop.exists()
+
+
+def test_one_that_does_not_stop_in_time_is_killed(tmp_path: Path) -> None:
+    code = "signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready')\nwhile True: signal.pause()"
+    spec = job(tmp_path, code, stopping=Stopping(grace_s=1))
+    process, place = start(spec), JobFolder(tmp_path)
+    until(lambda: place.rank_log(0).is_file() and place.rank_log(0).read_text())
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "no end within 1 s" in place.attempts()[0].reason
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_hung_rank_ends_its_attempt(frozen: bool, tmp_path: Path) -> None:
+    """A rank that was frozen is not seen; one that is stuck is seen, but at an old step."""
+    code = (
+        "if rank == '1' and not steps.exists():\n"
+        "    steps.touch(); beat(5, age_s=100); signal.pause()\n"
+        "beat(6, 'done')"
+    )
+    if not frozen:
+        code = code.replace(
+            "beat(5, age_s=100)",
+            "beat(5, age_s=100); x = json.loads((job/'heartbeats'/'rank-1.json').read_text()); x['alive_at_s'] += 100; (job/'heartbeats'/'rank-1.json').write_text(json.dumps(x))",
+        )
+    spec = job(tmp_path, code, resources=Resources(processes_per_node=2), stopping=Stopping(hang_s=30))
+    code_, place = run(spec)
+    assert code_ == 0
+    first, second = place.attempts()
+    assert (first.kind, first.failed_rank, first.failed_host, second.kind) == ("hung", 1, "host1", "ok")
+    assert ("not seen" if frozen else "stuck in 'train'") in first.reason
+
+
+def test_an_attempt_that_was_cut_off_is_noted_by_the_next_supervisor(tmp_path: Path) -> None:
+    spec = job(
+        tmp_path, "beat(4)\nif done(): sys.exit()\nsteps.write_text('1'); print('ready'); signal.pause()"
+    )
+    process, place = start(spec), JobFolder(tmp_path)
+    until(lambda: place.rank_log(0).is_file() and place.rank_log(0).read_text())
+    process.kill()
+    process.communicate()
+    assert place.outcome() is None
+    assert run(spec)[0] == 0
+    assert [(a.number, a.kind, a.step) for a in place.attempts()] == [(1, "lost", 4), (2, "ok", 4)]
+
+
+def test_a_job_waits_for_another_and_fails_with_it(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    process = start(job(second, "print('ran')", after=(first,)))
+    assert JobFolder(second).attempts() == []
+    JobFolder(first).write_outcome("succeeded", 0, "")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    JobFolder(first).write_outcome("failed", 1, "")
+    JobFolder(second).renew()
+    assert run(job(second, "print('ran')", after=(first,)))[0] == 1
+    outcome = JobFolder(second).outcome()
+    assert outcome is not None
+    assert outcome.reason == f"the job of {first}, which this one comes after, has failed"
+
+
+def test_parts_of_an_array_share_the_work(tmp_path: Path) -> None:
+    spec = job(tmp_path, "", command=(sys.executable, "-c", "import sys; print(sys.argv[1])", "{part}"))
+    code, place = run(replace(spec, array=3, ranks=False))
+    assert code == 0
+    assert [place.rank_log(k).read_text() for k in range(3)] == ["1/3\n", "2/3\n", "3/3\n"]
+
+
+def test_secrets_reach_the_process_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cr3t-value\n")
+    secrets = {"TOKEN": f"file:{tmp_path / 'token'}"}
+    check = "sys.exit(0 if os.environ['TOKEN'][::-1] == 'eulav-t3rc3s' else 9)"
+    code, place = run(job(tmp_path, check, secrets=secrets))
+    assert code == 0
+    for path in place.job.rglob("*"):
+        assert not path.is_file() or "s3cr3t-value" not in path.read_text()
+    code, place = run(job(tmp_path, "", secrets={"TOKEN": "file:/none"}))
+    assert code == 2
+    assert "secrets.TOKEN: /none cannot be read" in place.attempts()[-1].reason
+
+
+def test_a_command_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
+    code, place = run(job(tmp_path, "", command=("/no/such/python",)))
+    assert code == 2
+    assert "cannot be started" in place.attempts()[0].reason
+
+
+def test_what_is_written_last_is_whole(tmp_path: Path) -> None:
+    place = JobFolder(tmp_path)
+    place.write_outcome("failed", 1, "why")
+    assert json.loads((place.job / "outcome.json").read_text())["at_s"] <= time.time()
+    (place.job / "attempts.jsonl").write_text(
+        '{"number": 1, "token": "t", "host": "h", "scheduler_id": "", "start_s": 1}\n{"numb'
+    )
+    assert [a.number for a in place.attempts()] == [1]  # the torn line is of a machine that went down
+    assert os.listdir(place.job) != []
