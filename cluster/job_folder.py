@@ -143,9 +143,14 @@ class JobFolder:
         outcome = Outcome(state, exit_code, reason, time.time())
         write_atomic(self.job / "outcome.json", json.dumps(asdict(outcome)))
 
+    def forget_outcome(self) -> None:
+        """It has begun again."""
+        (self.job / "outcome.json").unlink(missing_ok=True)
+
     def renew(self) -> None:
-        """Forget how it ended, before it is handed over again."""
-        for path in (self.job / "outcome.json", self.stop, self.cancelled):
+        """Forget how it ended and what was asked of it, before it is handed over again."""
+        self.forget_outcome()
+        for path in (self.stop, self.cancelled):
             path.unlink(missing_ok=True)
 
     def forgive(self) -> None:
@@ -184,14 +189,26 @@ class JobFolder:
             return (self.job / "attempt").read_text(encoding="utf-8")
         return ""
 
+    def note_failed_rank(self, rank: int, host: str, token: str) -> None:
+        """Say which rank failed first, where only its launcher on the node knows."""
+        text = json.dumps({"rank": rank, "host": host, "token": token})
+        write_atomic(self.job / "failed_rank.json", text)
+
+    def failed_rank(self, token: str) -> tuple[int, str] | None:
+        """Rank and host that were noted for the attempt of this token; None where none was."""
+        found = self._record("failed_rank.json")
+        return (found["rank"], found["host"]) if found.get("token") == token else None
+
     def rank_log(self, rank: int) -> Path:
         """What the process of a rank, or of a part of an array, writes."""
         return self.logs / f"rank-{rank}.log"
 
     def _record(self, name: str) -> dict[str, Any]:
-        if not (self.job / name).is_file():
+        try:
+            text = (self.job / name).read_text(encoding="utf-8")
+        except FileNotFoundError:  # or gone since: a job that is handed over again forgets its outcome
             return {}
-        found: dict[str, Any] = json.loads(self._read(name))
+        found: dict[str, Any] = json.loads(text)
         return found
 
     def _read(self, name: str) -> str:

@@ -47,23 +47,29 @@ class Launcher(Protocol):
 Starter = Callable[[JobSpec, Attempt], list[Child]]
 """The processes of one attempt, in the order of their ranks; called where the job runs."""
 
-_PLACES: dict[Place, tuple[str, str]] = {  # module in cluster/, class of its launcher
+_LAUNCHERS: dict[Place, tuple[str, str]] = {  # module in cluster/, class
     "local": ("local", "LocalLauncher"),
-    "slurm": ("slurm", "SlurmLauncher"),
-    "ray": ("ray_jobs", "RayLauncher"),
-    "kubernetes": ("kubernetes", "KubernetesLauncher"),
+    "slurm": ("slurm.launcher", "SlurmLauncher"),
+    "ray": ("ray_jobs.launcher", "RayLauncher"),
+    "kubernetes": ("kubernetes.launcher", "KubernetesLauncher"),
 }
-PLACES: tuple[Place, ...] = tuple(_PLACES)
+_STARTERS: dict[Place, str] = {  # module in cluster/ whose ``children`` it is
+    "local": "local",
+    "slurm": "slurm.launcher",
+    "ray": "ray_jobs.launcher",
+    "kubernetes": "kubernetes.children",
+}
+PLACES: tuple[Place, ...] = tuple(_LAUNCHERS)
 
 
 def launcher(place: Place) -> Launcher:
     """The launcher of a place; its module is imported only now."""
-    module, name = _PLACES[place]
+    module, name = _LAUNCHERS[place]
     made: Launcher = getattr(import_module(f"cluster.{module}"), name)()
     return made
 
 
 def starter(place: Place) -> Starter:
     """The starter of a place."""
-    found: Starter = import_module(f"cluster.{_PLACES[place][0]}").children
+    found: Starter = import_module(f"cluster.{_STARTERS[place]}").children
     return found

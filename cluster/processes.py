@@ -52,6 +52,7 @@ class Group:
         self._running: list[subprocess.Popen[bytes]] = []
         self._first_failure_s: float | None = None
         self._failures: list[int] = []  # places, in the order they were seen
+        self._asked = False  # to end
         try:
             for child in children:
                 self._running.append(_start(child, workdir))
@@ -61,6 +62,7 @@ class Group:
 
     def signal(self, number: int) -> None:
         """Send a signal to every process that has not ended."""
+        self._asked = self._asked or number == signal.SIGTERM
         for process in self._running:
             if process.poll() is None:
                 process.send_signal(number)
@@ -76,7 +78,11 @@ class Group:
         """How the attempt ended, once every process has; peers of a failed one are killed after some seconds."""
         codes = [process.poll() for process in self._running]
         for index, code in enumerate(codes):
-            if code not in (None, 0, EXIT_REQUEUE) and index not in self._failures:
+            if (
+                code is not None
+                and index not in self._failures
+                and self._as_asked(code) not in (0, EXIT_REQUEUE)
+            ):
                 self._failures.append(index)
                 self._first_failure_s = self._first_failure_s or time.monotonic()
         alive = any(code is None for code in codes)
@@ -86,7 +92,11 @@ class Group:
         if alive:
             return None
         self.kill()  # what ended processes may have left in their groups
-        return self._verdict([process.returncode for process in self._running])
+        return self._verdict([self._as_asked(process.returncode) for process in self._running])
+
+    def _as_asked(self, code: int) -> int:
+        """One whose Python had ended already when it was asked to end dies of the signal: no failure."""
+        return EXIT_REQUEUE if self._asked and code == -signal.SIGTERM else code
 
     def _verdict(self, codes: list[int]) -> Ended:
         """Bad input says most, then the signal that killed a process first, then the first failure."""

@@ -21,13 +21,16 @@ from cluster.job_folder import ENV_FOLDER, ENV_TOKEN, Attempt, JobFolder
 from cluster.launchers import starter
 from cluster.outcomes import still_missing
 from cluster.policy import Verdict, judge
-from cluster.processes import Child, Ended, Group
+from cluster.processes import Child, Group
 from cluster.secret_values import secret_values
-from cluster.spec import EXIT_INPUT, EXIT_REQUEUE, JobError
+from cluster.spec import EXIT_INPUT, EXIT_REQUEUE, JobError, State
+from cluster.watch import Seen, TakenOverError, watch
 
 POLL_S = 0.2
+EXIT_TAKEN_OVER = 1
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-ENV_SCHEDULER_IDS = ("SLURM_JOB_ID", "RAY_JOB_SUBMISSION_ID", "HOSTNAME")
+SCHEDULER_IDS = ("SLURM_JOB_ID", "RAY_JOB_SUBMISSION_ID")
+STATES: dict[str, State] = {"done": "succeeded", "fail": "failed", "requeue": "preempted"}
 
 
 class Supervisor:
@@ -42,12 +45,25 @@ class Supervisor:
         """Attempt until there is nothing more to attempt; returns the exit code of this process."""
         for number in STOP_SIGNALS:
             signal.signal(number, lambda *_: self._ask())
+        outcome = self._place.outcome()
+        if (
+            outcome is not None and outcome.state == "succeeded"
+        ):  # a scheduler may start what is done once more
+            self._say("has succeeded already")
+            return 0
+        self._place.forget_outcome()
         try:
             if not self._wait_for_others():
                 return self._end(Verdict("requeue", 0, "asked to stop before it began"), EXIT_REQUEUE)
+            self._close_cut_off()
+            return self._attempts()
         except JobError as error:
             return self._end(Verdict("fail", 0, str(error)), 1)
-        self._close_cut_off()
+        except TakenOverError as error:  # the other writes now: this one leaves no word
+            self._say(str(error))
+            return EXIT_TAKEN_OVER
+
+    def _attempts(self) -> int:
         while True:
             attempt = self._attempt()
             verdict = judge(self._place.counted(), self._spec.retry)
@@ -85,77 +101,45 @@ class Supervisor:
         return self._asked_s is not None
 
     def _attempt(self) -> Attempt:
-        place, spec = self._place, self._spec
-        number = len(place.attempts()) + 1
-        attempt = Attempt(number, random.token_hex(8), os.uname().nodename, scheduler_id(), time.time())
+        place, number = self._place, len(self._place.attempts()) + 1
+        attempt = Attempt(number, random.token_hex(8), os.uname().nodename, _scheduler_id(), time.time())
         place.note_attempt(attempt)
         place.claim(attempt.token)
         heartbeats.forget(place.heartbeats)
+        seen = self._seen(attempt)
+        attempt = replace(
+            attempt,
+            end_s=time.time(),
+            exit_code=seen.code,
+            kind=seen.kind,
+            reason=seen.reason,
+            step=heartbeats.last_step(place.heartbeats),
+            stopped_s=time.monotonic() - self._asked_s if self._asked_s is not None else None,
+            failed_rank=seen.rank,
+            failed_host=seen.host,
+        )
+        place.note_attempt(attempt)
+        return attempt
+
+    def _seen(self, attempt: Attempt) -> Seen:
+        """Start the processes of an attempt and watch them to their end."""
+        spec = self._spec
         try:
             children = [
                 self._with_environment(child, attempt) for child in starter(spec.place)(spec, attempt)
             ]
             group = Group(children, spec.workdir)
         except (OSError, JobError) as error:
-            ended, kind, reason = Ended(EXIT_INPUT, 0), "failed", f"cannot be started: {error}"
-        else:
-            ended, kind, reason = self._watch(group)
-        failed = kind in ("failed", "hung")
-        stopped_s = time.monotonic() - self._asked_s if self._asked_s is not None else None
-        attempt = replace(
-            attempt,
-            end_s=time.time(),
-            exit_code=ended.code,
-            kind=kind,
-            reason=reason,
-            step=heartbeats.last_step(place.heartbeats),
-            stopped_s=stopped_s,
-            failed_rank=ended.index if failed else None,
-            failed_host=heartbeats.host_of(place.heartbeats, ended.index) if failed else "",
-        )
-        place.note_attempt(attempt)
-        return attempt
-
-    def _watch(self, group: Group) -> tuple[Ended, str, str]:
-        """Until every process has ended: how, in a word and in a sentence."""
-        told_s: float | None = None
-        while True:
-            if self._stop_wanted() and told_s is None:
-                told_s = time.monotonic()
-                group.signal(signal.SIGTERM)
-            ended = group.ended()
-            if ended is not None:
-                return ended, *self._account(ended, told_s is not None)
-            if told_s is not None and time.monotonic() - told_s > self._spec.stopping.grace_s:
-                group.kill()
-                grace_s = self._spec.stopping.grace_s
-                return (
-                    Ended(EXIT_REQUEUE, 0),
-                    "preempted",
-                    f"killed: no end within {grace_s} s of the request",
-                )
-            silent = heartbeats.silent(self._place.heartbeats, self._spec.stopping.hang_s)
-            if silent is not None:
-                group.kill()
-                return Ended(1, silent.rank), "hung", silent.text()
-            time.sleep(POLL_S)
-
-    def _account(self, ended: Ended, stopping: bool) -> tuple[str, str]:
-        if ended.code == 0:
-            return "ok", ""
-        if ended.code == EXIT_REQUEUE or (stopping and ended.code == 128 + signal.SIGTERM):
-            return "preempted", "stopped on request; it goes on where it was"
-        how = f"was killed by {_signal_name(ended.code)}" if ended.code > 128 else f"ended with {ended.code}"
-        return "failed", f"process {ended.index} of {self._spec.world} {how}"
+            return Seen(EXIT_INPUT, "failed", f"cannot be started: {error}")
+        return watch(spec, attempt.token, group, self._stop_wanted)
 
     def _end(self, verdict: Verdict, code: int) -> int:
         """Commit the job's end and return this process's exit code."""
-        cancelled = self._place.cancelled.exists()
-        state = {"done": "succeeded", "fail": "failed"}.get(verdict.next, "preempted")
-        if cancelled and state != "succeeded":
+        state = STATES[verdict.next]
+        if state != "succeeded" and self._place.cancelled.exists():
             state = "cancelled"
         self._place.stop.unlink(missing_ok=True)
-        self._place.write_outcome(state, code, verdict.reason)  # type: ignore[arg-type]
+        self._place.write_outcome(state, code, verdict.reason)
         self._say(f"{state}{': ' if verdict.reason else ''}{verdict.reason}")
         return code or (1 if state == "failed" else 0)
 
@@ -172,20 +156,18 @@ class Supervisor:
             self._asked_s = time.monotonic()
 
     def _say(self, text: str) -> None:
-        sys.stderr.write(f"castbank job {self._spec.id}: {text}\n")
+        line = f"castbank job {self._spec.id}: {text}\n"
+        sys.stderr.write(line)
         sys.stderr.flush()
+        log = self._place.log
+        if not (log.exists() and os.path.samestat(os.fstat(2), log.stat())):  # Ray and Kubernetes keep stderr
+            with log.open("a", encoding="utf-8") as stream:
+                stream.write(line)
 
 
-def scheduler_id() -> str:
+def _scheduler_id() -> str:
     """What the scheduler calls the job, as its environment says; empty where there is none."""
-    return next((os.environ[name] for name in ENV_SCHEDULER_IDS[:2] if name in os.environ), "")
-
-
-def _signal_name(code: int) -> str:
-    try:
-        return signal.Signals(code - 128).name
-    except ValueError:
-        return f"signal {code - 128}"
+    return next((os.environ[name] for name in SCHEDULER_IDS if name in os.environ), "")
 
 
 def main(arguments: Sequence[str]) -> int:

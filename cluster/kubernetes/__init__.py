@@ -13,8 +13,3 @@ schemas of the core kinds and against schemas of our own for the custom ones, ``
 server, and what runs in pods as plain processes. Neither a kubelet, nor the job controller, KubeRay, JobSet, the
 training operator or Kueue has run any of it here.
 """
-
-from cluster.kubernetes.children import children
-from cluster.kubernetes.launcher import KubernetesLauncher
-
-__all__ = ["KubernetesLauncher", "children"]

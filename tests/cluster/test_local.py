@@ -105,7 +105,7 @@ def test_a_job_that_never_fits_is_refused(home: Path) -> None:
         JobError, match=rf"cpus_per_process: .*{CPUS + 1} CPUs in all, this machine has {CPUS}"
     ):
         submit(job(home / "large", "", cpus=CPUS + 1))
-    with pytest.raises(JobError, match="secrets.TOKEN: env:… cannot be resolved on local"):
+    with pytest.raises(JobError, match=r"secrets\.TOKEN: env:… cannot be resolved on local"):
         submit(job(home / "secret", "", secrets={"TOKEN": "env:TOKEN"}))
     assert not Queue(home / "home" / "queue").entries()
 
@@ -144,9 +144,10 @@ def test_a_preempted_job_goes_on(home: Path) -> None:
 
 @pytest.mark.parametrize("reboot", [False, True])
 def test_what_was_killed_goes_on(reboot: bool, home: Path) -> None:
-    """A reboot ends the supervisor and the runner; the next castbank command finds the queue and starts a runner."""
+    """A reboot ends supervisor and runner; the next castbank command finds the queue and starts a runner."""
     again = home / "again"
-    code = f"from pathlib import Path\nif Path({str(again)!r}).exists(): print('went on')\nelse: print('ready'); import signal; signal.pause()"
+    code = f"from pathlib import Path\nif Path({str(again)!r}).exists(): print('went on')\n"
+    code += "else: print('ready'); import signal; signal.pause()"
     spec = job(home / "run", code)
     submit(spec)
     until(lambda: "ready" in said(spec))

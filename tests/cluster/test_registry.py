@@ -31,7 +31,7 @@ def test_a_job_is_found_by_a_beginning_of_its_id_or_its_folder(tmp_path: Path) -
     assert registry.find("first-1111") == tmp_path / "a"
     assert registry.find("first-2") == tmp_path / "b"
     assert registry.find(str(tmp_path / "c")) == tmp_path / "c"
-    with pytest.raises(JobError, match="'first' could be first-(1111, first-2222|2222, first-1111);"):
+    with pytest.raises(JobError, match=r"'first' could be first-(1111, first-2222|2222, first-1111);"):
         registry.find("first")
     with pytest.raises(JobError, match="'other': no such id or folder; castbank jobs lists"):
         registry.find("other")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cluster.job_folder import JobFolder
+from cluster.job_folder import Attempt, JobFolder
 from cluster.spec import JobSpec, Resources, Retry, Stopping
 from tests.waiting import until
 
@@ -22,10 +19,10 @@ import json, os, signal, sys, time
 from pathlib import Path
 job, rank = Path(os.environ["CASTBANK_JOB"]) / "job", os.environ["RANK"]
 steps = Path(f"steps-{rank}")
-def beat(step, phase="train", age_s=0):
-    now = time.time() - age_s
-    text = json.dumps(dict(rank=int(rank), host=f"host{rank}", pid=os.getpid(), token=os.environ["CASTBANK_ATTEMPT"],
-                           phase=phase, step=step, step_at_s=now, alive_at_s=now))
+def beat(step, phase="train", age_s=0, step_age_s=0):
+    now = time.time()
+    own = dict(rank=int(rank), host=f"host{rank}", pid=os.getpid(), token=os.environ["CASTBANK_ATTEMPT"])
+    text = json.dumps(own | dict(phase=phase, step=step, step_at_s=now - step_age_s, alive_at_s=now - age_s))
     (job / "heartbeats").mkdir(exist_ok=True)
     aside = job / "heartbeats" / f".{rank}"
     aside.write_text(text)
@@ -55,6 +52,7 @@ def job(folder: Path, code: str, **changes: object) -> JobSpec:
 
 def start(spec: JobSpec) -> subprocess.Popen[str]:
     place = JobFolder(spec.folder)
+    place.job.mkdir(exist_ok=True)
     place.write_spec(spec)
     return subprocess.Popen(
         [sys.executable, "-m", "cluster.supervisor", str(spec.folder)], stderr=subprocess.PIPE, text=True
@@ -140,14 +138,9 @@ def test_a_hung_rank_ends_its_attempt(frozen: bool, tmp_path: Path) -> None:
     """A rank that was frozen is not seen; one that is stuck is seen, but at an old step."""
     code = (
         "if rank == '1' and not steps.exists():\n"
-        "    steps.touch(); beat(5, age_s=100); signal.pause()\n"
+        f"    steps.touch(); beat(5, age_s={100 if frozen else 0}, step_age_s=100); signal.pause()\n"
         "beat(6, 'done')"
     )
-    if not frozen:
-        code = code.replace(
-            "beat(5, age_s=100)",
-            "beat(5, age_s=100); x = json.loads((job/'heartbeats'/'rank-1.json').read_text()); x['alive_at_s'] += 100; (job/'heartbeats'/'rank-1.json').write_text(json.dumps(x))",
-        )
     spec = job(tmp_path, code, resources=Resources(processes_per_node=2), stopping=Stopping(hang_s=30))
     code_, place = run(spec)
     assert code_ == 0
@@ -201,6 +194,7 @@ def test_secrets_reach_the_process_and_nothing_else(tmp_path: Path) -> None:
     assert code == 0
     for path in place.job.rglob("*"):
         assert not path.is_file() or "s3cr3t-value" not in path.read_text()
+    place.renew()
     code, place = run(job(tmp_path, "", secrets={"TOKEN": "file:/none"}))
     assert code == 2
     assert "secrets.TOKEN: /none cannot be read" in place.attempts()[-1].reason
@@ -212,12 +206,40 @@ def test_a_command_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
     assert "cannot be started" in place.attempts()[0].reason
 
 
-def test_what_is_written_last_is_whole(tmp_path: Path) -> None:
-    place = JobFolder(tmp_path)
-    place.write_outcome("failed", 1, "why")
-    assert json.loads((place.job / "outcome.json").read_text())["at_s"] <= time.time()
-    (place.job / "attempts.jsonl").write_text(
-        '{"number": 1, "token": "t", "host": "h", "scheduler_id": "", "start_s": 1}\n{"numb'
+def test_what_succeeded_is_not_run_again(tmp_path: Path) -> None:
+    """As where a scheduler puts a job back that had just ended."""
+    spec = job(tmp_path, "print('ran')")
+    assert [run(spec)[0] for _ in range(2)] == [0, 0]
+    assert JobFolder(tmp_path).rank_log(0).read_text() == "ran\n"
+
+
+def test_a_supervisor_that_another_replaced_ends_without_a_word(tmp_path: Path) -> None:
+    spec = job(tmp_path, "print('ready'); signal.pause()")
+    process, place = start(spec), JobFolder(tmp_path)
+    until(lambda: place.rank_log(0).is_file() and place.rank_log(0).read_text())
+    place.claim("another")
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert place.outcome() is None
+    assert place.attempts()[0].end_s is None
+
+
+def test_the_rank_that_a_launcher_noted_is_blamed(tmp_path: Path) -> None:
+    code = (
+        "from cluster.job_folder import JobFolder\n"
+        "JobFolder(job.parent).note_failed_rank(5, 'node7', os.environ['CASTBANK_ATTEMPT']); sys.exit(9)"
     )
-    assert [a.number for a in place.attempts()] == [1]  # the torn line is of a machine that went down
-    assert os.listdir(place.job) != []
+    _, place = run(job(tmp_path, code, retry=Retry(max_failures=1)))
+    (attempt,) = place.attempts()
+    assert (attempt.failed_rank, attempt.failed_host) == (5, "node7")
+    assert "process 5 of 1 ended with 9" in attempt.reason
+
+
+def test_a_torn_line_is_left_out(tmp_path: Path) -> None:
+    """Of a machine that went down."""
+    place = JobFolder(tmp_path)
+    place.job.mkdir()
+    place.note_attempt(Attempt(1, "t", "h", "", 1.0))
+    with (place.job / "attempts.jsonl").open("a") as stream:
+        stream.write('{"numb')
+    assert [attempt.number for attempt in place.attempts()] == [1]
