@@ -57,7 +57,7 @@ def read(folder: Path) -> list[Heartbeat]:
     """The last word of every rank, in their order."""
     found = []
     for path in folder.glob("rank-*.json"):
-        with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
+        with contextlib.suppress(OSError, ValueError, TypeError):
             found.append(Heartbeat(**json.loads(path.read_text(encoding="utf-8"))))
     return sorted(found, key=lambda beat: beat.rank)
 
@@ -95,6 +95,11 @@ def silent(folder: Path, limit_s: float) -> Silent | None:
 def last_step(folder: Path) -> int:
     """The furthest step of any rank; 0 where there are no ranks."""
     return max((beat.step for beat in read(folder)), default=0)
+
+
+def last_seen_s(folder: Path) -> float:
+    """Unix time at which any rank was last alive; 0 where there are no ranks."""
+    return max((beat.alive_at_s for beat in read(folder)), default=0.0)
 
 
 def host_of(folder: Path, rank: int) -> str:

@@ -81,12 +81,12 @@ def children(spec: JobSpec, attempt: Attempt) -> list[Child]:
     made = []
     for index in range(spec.world):
         words = tuple(word.replace("{part}", f"{index + 1}/{spec.array}") for word in spec.command)
-        ranks = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": spec.world, "MASTER_PORT": port}
+        ranks = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": spec.world, "LOCAL_WORLD_SIZE": spec.world}
+        ranks |= {"MASTER_PORT": port}
         variables = {name: str(value) for name, value in ranks.items()} if spec.ranks else {}
         if spec.ranks:
             variables |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-        threads = {"OMP_NUM_THREADS": str(spec.resources.cpus_per_process)} if spec.world > 1 else {}
-        made.append(Child(words if spec.array else spec.command, place.rank_log(index), threads | variables))
+        made.append(Child(words if spec.array else spec.command, place.rank_log(index), variables))
     return made
 
 

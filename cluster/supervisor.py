@@ -85,7 +85,8 @@ class Supervisor:
         for attempt in self._place.attempts():
             if attempt.end_s is None:
                 step = heartbeats.last_step(self._place.heartbeats)
-                lost = replace(attempt, end_s=time.time(), kind="lost", reason="cut off", step=step)
+                end_s = max(heartbeats.last_seen_s(self._place.heartbeats), attempt.start_s)
+                lost = replace(attempt, end_s=end_s, kind="lost", reason="cut off", step=step)
                 self._place.note_attempt(lost)
 
     def _asked_within(self, wait_s: float) -> bool:
@@ -148,8 +149,10 @@ class Supervisor:
         own = {ENV_FOLDER: str(spec.folder), ENV_TOKEN: attempt.token, "PYTHONUNBUFFERED": "1"}
         if spec.code is not None:
             own |= {"PYTHONPATH": str(spec.code), "PYTHONSAFEPATH": "1"}
-        values = secret_values(spec.secrets, os.environ)
-        return replace(child, environment={**spec.environment, **values, **child.environment, **own})
+        shared = spec.ranks or spec.array  # several processes, each with its share of the cores
+        threads = {"OMP_NUM_THREADS": str(spec.resources.cpus_per_process)} if shared else {}
+        given = {**threads, **spec.environment, **secret_values(spec.secrets, os.environ)}
+        return replace(child, environment={**given, **child.environment, **own})
 
     def _ask(self) -> None:
         if self._asked_s is None:

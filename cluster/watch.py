@@ -44,6 +44,7 @@ def watch(spec: JobSpec, token: str, group: Group, stop_wanted: Callable[[], boo
     """
     place, limits = JobFolder(spec.folder), spec.stopping
     told_s: float | None = None
+    began_s = time.monotonic()
     while True:
         if told_s is None and stop_wanted():
             told_s = time.monotonic()
@@ -60,7 +61,17 @@ def watch(spec: JobSpec, token: str, group: Group, stop_wanted: Callable[[], boo
         if (silent := heartbeats.silent(place.heartbeats, limits.hang_s)) is not None:
             group.kill()
             return Seen(1, "hung", silent.text(), silent.rank, silent.host)
+        if spec.ranks and time.monotonic() - began_s > limits.hang_s and (gone := _unheard(spec)):
+            group.kill()
+            reason = f"rank {gone[0]} of {spec.world} was never heard of in {limits.hang_s} s"
+            return Seen(1, "hung", reason, gone[0])
         time.sleep(POLL_S)
+
+
+def _unheard(spec: JobSpec) -> list[int]:
+    """Ranks that have not said anything yet."""
+    heard = {beat.rank for beat in heartbeats.read(JobFolder(spec.folder).heartbeats)}
+    return sorted(set(range(spec.world)) - heard)
 
 
 def _account(spec: JobSpec, token: str, ended: Ended, stopping: bool) -> Seen:

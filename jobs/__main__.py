@@ -33,8 +33,9 @@ VERBS = {  # name: what --help says; the module of the same name in jobs/ is imp
     "logs": "what a job has written",
     "cancel": "ask jobs to checkpoint and end",
     "requeue": "let a job that has ended go on",
+    "dashboard": "show every run in the browser: an MLflow server",
     "demo": "all of the above on real footage, on this machine, in minutes",
-    "doctor": "check this machine and say what to do about each finding",
+    "doctor": "check this machine, or the cluster that jobs are to run on",
     "faces": "install face packs; draw what they see in a picture",
 }
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # schedulers send either

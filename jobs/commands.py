@@ -39,13 +39,14 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"command: {message}; {self.prog} --help says what it takes")
 
 
-def resolve(words: Sequence[str], keys: Mapping[str, Any], folder: Path) -> Command:
+def resolve(words: Sequence[str], keys: Mapping[str, Any], folder: Path, workdir: Path) -> Command:
     """Check the words of a command and resolve what they configure.
 
     Args:
         words: castbank's, the verb first.
         keys: over the verb's configuration; nested tables or dotted names.
         folder: the job's; a training without ``run`` runs in it.
+        workdir: where the command will run; a relative ``--config`` lies there.
 
     Raises:
         InputError: no such verb or argument, or a configuration with a wrong or missing key.
@@ -61,7 +62,8 @@ def resolve(words: Sequence[str], keys: Mapping[str, Any], folder: Path) -> Comm
     places = [f"{name}={_as_yaml(str(getattr(args, name)))}" for name in needed if hasattr(args, name)]
     if "run" in needed:
         places.append(f"run={_as_yaml(str(folder))}")
-    config = configs.load(schema, args.config, [*places, *args.overrides, *given])
+    path = workdir / args.config if args.config else None
+    config = configs.load(schema, path, [*places, *args.overrides, *given])
     for key, value in configs.flat(config).items():
         if WITH_PASSWORD.search(value):
             raise InputError(

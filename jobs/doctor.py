@@ -1,66 +1,77 @@
-"""``castbank doctor``: looks at this machine and says, per finding, whether it is fine and what to do if not."""
+"""``castbank doctor``: looks where jobs are to run, and says of each finding whether it is fine and what to do."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import os
-import platform
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from http.client import HTTPException
-from importlib.metadata import PackageNotFoundError, requires, version
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
-from urllib.parse import urlparse
-from urllib.request import urlopen
 
-from jobs.outputs import existing, unwritable
+from cluster.checks.finding import Finding, Findings
+from cluster.checks.plan import Plan
+from cluster.spec import KubernetesOptions, RayOptions, SlurmOptions
+from jobs import config as configs
+from jobs import doctor_machine as machine
+from jobs import knobs
+from jobs.doctor_stores import check_s3, check_tracking, health
 
-SUMMARY = """Check what castbank needs on this machine: versions, accelerators, face packs, disk, Ray, MLflow.
+SUMMARY = """Check where jobs are to run: this machine, or with --on a cluster and its nodes.
 
 Each finding says what was seen and, where it is not fine, what to do. Exit code 0 when nothing is broken,
-2 when something is.
+2 when something is. On a cluster a few nodes are asked by a short job each: Python, castbank, GPUs, clock, the
+shared folder (seen, written, renamed, locked), MLflow from there; then two of them compute together."""
 
-example: castbank doctor --output /data/shards --tracking-uri http://mlflow.internal:5000"""
-
-MIN_FREE_GIB = 5.0  # the demo writes 0.1 GiB, a checkpoint of a 1.3B model with optimizer about 16
-MIN_MEMORY_GIB = 4.0  # one analysis worker peaks near 1 GiB, one tiny training rank near 1
-CONNECT_TIMEOUT_S = 3.0
-RAY_TIMEOUT_S = 60.0
-
-State = Literal["ok", "warning", "broken"]
+EXAMPLE = (
+    "castbank doctor --on slurm --folder /shared/runs --tracking-uri http://head:5000 slurm.partition=gpu"
+)
+MARKS = {"ok": "ok      ", "warning": "warning ", "broken": "BROKEN  "}
+Check = Callable[[], Findings]
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One checked thing: its state, what was seen, and the remedy (empty when fine)."""
+class DoctorConfig:
+    """The places, as job files describe them; only the one of --on is asked."""
 
-    name: str
-    state: State
-    seen: str
-    remedy: str = ""
+    slurm: SlurmOptions = field(default_factory=SlurmOptions)
+    ray: RayOptions = field(default_factory=RayOptions)
+    kubernetes: KubernetesOptions = field(default_factory=KubernetesOptions)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the places to check."""
+    """Declare what to check."""
+    places = ("local", "slurm", "ray", "kubernetes")
+    parser.add_argument(
+        "--on", default="local", choices=places, help="where jobs are to run (default: local)"
+    )
     parser.add_argument("--output", default=".", type=Path, help="folder that results go to (default: here)")
+    parser.add_argument(
+        "--folder", type=Path, help="folder of jobs that nodes share (default: that of --output)"
+    )
     parser.add_argument(
         "--tracking-uri", default="", help="MLflow server or sqlite:/// store (default: sqlite)"
     )
+    parser.add_argument("--bucket", default="", metavar="s3://BUCKET/PREFIX", help="try its rights")
+    parser.add_argument("--s3-endpoint", default="", metavar="URL", help="of a store that is not Amazon's")
+    plan = Plan()
+    parser.add_argument("--nodes", default=plan.num_nodes, type=int, help=f"nodes tried ({plan.num_nodes})")
+    parser.add_argument(
+        "--wait-s", default=plan.wait_s, type=float, help=f"for a node to be free ({plan.wait_s:g})"
+    )
+    parser.add_argument(
+        "--python", default="", help="interpreter of the nodes (default: the one of castbank)"
+    )
+    knobs.add_arguments(parser, DoctorConfig, EXAMPLE)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print every finding; 0 when none is broken."""
-    marks = {"ok": "ok      ", "warning": "warning ", "broken": "BROKEN  "}
+    config = configs.load(DoctorConfig, args.config, args.overrides)
     findings: list[Finding] = []
-    for check in _checks(args):
+    for check in checks(args, config):
         for finding in check():
             findings.append(finding)
-            sys.stdout.write(f"{marks[finding.state]}{finding.name}: {finding.seen}\n")
+            sys.stdout.write(f"{MARKS[finding.state]}{finding.name}: {finding.seen}\n")
             if finding.remedy:
                 sys.stdout.write(f"          -> {finding.remedy}\n")
             sys.stdout.flush()
@@ -70,170 +81,63 @@ def run(args: argparse.Namespace) -> int:
     return 2 if broken else 0
 
 
-def _checks(args: argparse.Namespace) -> list[Callable[[], Iterator[Finding]]]:
-    return [
-        check_python,
-        check_packages,
-        check_machine,
-        check_accelerators,
-        lambda: check_disk(args.output),
-        check_faces,
-        check_ray,
-        lambda: check_tracking(args.tracking_uri),
-    ]
+def checks(args: argparse.Namespace, config: DoctorConfig) -> list[Check]:
+    """What is looked at, in the order in which it is said; a cluster's own machines are not judged by this one."""
+    here: list[Check] = [machine.check_python, machine.check_packages]
+    if args.on == "local":
+        here += [machine.check_machine, machine.check_accelerators]
+    here.append(lambda: machine.check_disk(args.output))
+    if args.on == "local":
+        here += [machine.check_faces, machine.check_ray]
+    here.append(lambda: check_tracking(args.tracking_uri, args.on != "local"))
+    if args.bucket:
+        here.append(lambda: check_s3(args.bucket, args.s3_endpoint))
+    if args.on == "local" and args.folder:
+        here.append(lambda: check_folder(args.folder))
+    elif args.on != "local":
+        here.append(lambda: check_place(args, config))
+    return here
 
 
-def check_python() -> Iterator[Finding]:
-    """Interpreter and platform."""
-    seen = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    yield Finding("python", "ok", seen)
+def check_place(args: argparse.Namespace, config: DoctorConfig) -> Findings:
+    """The scheduler and its nodes."""
+    from cluster.checks import kubernetes, ray_cluster, slurm
+    from cluster.checks.trial import trial
+
+    if args.on == "kubernetes":
+        yield from kubernetes.check(config.kubernetes)
+        return
+    plan = Plan(args.nodes, args.wait_s, health(args.tracking_uri), args.python)
+    shared = args.folder or args.output
+    try:
+        with trial(shared) as tried:
+            if args.on == "slurm":
+                yield from slurm.check(plan, config.slurm, tried)
+            else:
+                yield from ray_cluster.check(plan, config.ray, tried)
+    except OSError as error:
+        yield not_a_folder(shared, error)
 
 
-def check_packages() -> Iterator[Finding]:
-    """Every requirement of the distribution is there, and nobody else owns our top-level names."""
-    from packaging.requirements import Requirement
+def check_folder(folder: Path) -> Findings:
+    """How a folder for jobs behaves, as seen from a process of this machine."""
+    import platform
+    import time
+
+    from cluster.checks import nodes, probe
+    from cluster.checks.trial import trial
 
     try:
-        wanted = [Requirement(r) for r in requires("castbank") or []]
-    except PackageNotFoundError:
-        yield Finding("packages", "broken", "castbank is not installed", "run make, or pip install -e .")
-        return
-    wanted = [r for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})]
-    bad = []
-    for requirement in wanted:
-        try:
-            have = version(requirement.name)
-        except PackageNotFoundError:
-            bad.append(f"{requirement.name} is missing")
-            continue
-        if not requirement.specifier.contains(have, prereleases=True):
-            bad.append(f"{requirement.name} {have} is not {requirement.specifier}")
-    if bad:
-        yield Finding("packages", "broken", "; ".join(bad), "pip install -e . -c constraints.txt")
-    else:
-        names = ("torch", "deepspeed", "ray", "diffusers", "mlflow")
-        yield Finding("packages", "ok", ", ".join(f"{n} {version(n)}" for n in names))
-    for name in ("pipeline", "jobs", "data_prep", "cluster"):
-        spec = importlib.util.find_spec(name)
-        ours = Path(__file__).resolve().parent.parent / name
-        if spec is None or Path(str(spec.origin)).resolve().parent != ours:
-            where = spec.origin if spec else "nowhere"
-            yield Finding(f"import {name}", "broken", f"comes from {where}", "uninstall what owns that name")
+        with trial(folder) as tried:
+            before_s = time.time()
+            report = probe.look(probe.Order(str(tried.folder), tried.token))
+            asked = nodes.Asked(report, before_s, time.time(), tried.sees(report.host), False)
+            yield from nodes.judge(asked, platform.python_version())
+    except OSError as error:
+        yield not_a_folder(folder, error)
 
 
-def check_machine() -> Iterator[Finding]:
-    """Cores and memory."""
-    import psutil
-
-    memory_gib = psutil.virtual_memory().available / 2**30
-    seen = f"{len(os.sched_getaffinity(0))} cores, {memory_gib:.1f} GiB of memory free"
-    if memory_gib < MIN_MEMORY_GIB:
-        yield Finding("machine", "warning", seen, f"{MIN_MEMORY_GIB:g} GiB or more; lower run.num_workers")
-    else:
-        yield Finding("machine", "ok", seen)
-
-
-def check_accelerators() -> Iterator[Finding]:
-    """What torch can compute on."""
-    import torch
-
-    if torch.cuda.is_available():
-        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        yield Finding("accelerators", "ok", f"{len(names)} x {names[0]}, CUDA {torch.version.cuda}")
-    elif shutil.which("nvidia-smi"):
-        yield Finding(
-            "accelerators",
-            "broken",
-            f"nvidia-smi is here, but torch {torch.__version__} sees no GPU",
-            "install a CUDA build of torch that fits the driver (README, Installation)",
-        )
-    else:
-        yield Finding(
-            "accelerators",
-            "warning",
-            "none; torch computes on the CPU",
-            "fine for preparation, the tiny family and the demo; the wan and cogvideox families need GPUs",
-        )
-
-
-def check_disk(folder: Path) -> Iterator[Finding]:
-    """The output folder can be written and has room."""
-    if problem := unwritable(folder):
-        yield Finding("disk", "broken", problem, "choose another --output")
-        return
-    nearest = existing(folder)
-    free_gib = shutil.disk_usage(nearest).free / 2**30
-    seen = f"{free_gib:.1f} GiB free at {nearest}"
-    if free_gib < MIN_FREE_GIB:
-        yield Finding("disk", "warning", seen, f"{MIN_FREE_GIB:g} GiB or more, or another --output")
-    else:
-        yield Finding("disk", "ok", seen)
-
-
-def check_faces() -> Iterator[Finding]:
-    """Hashes of the installed face packs."""
-    from data_prep.faces import packs
-
-    for name, spec in packs.PACKS.items():
-        problem = packs.problem(spec)
-        licence = "" if spec.commercial else f" (licence: {spec.licence})"
-        if not problem:
-            yield Finding(f"face pack {name}", "ok", f"{packs.folder(spec)}{licence}")
-        elif name == "embedded":
-            yield Finding(f"face pack {name}", "broken", problem, f"castbank faces install {name}")
-        else:
-            yield Finding(f"face pack {name}", "ok", f"not installed, optional{licence}")
-
-
-def check_ray() -> Iterator[Finding]:
-    """A Ray starts here as preparation starts it, or the cluster named by RAY_ADDRESS answers, and runs a task."""
-    from data_prep.isolation import Failure, Limits, Task, Workers
-
-    where = os.environ.get("RAY_ADDRESS") or "started here"
-    try:
-        with tempfile.TemporaryDirectory(prefix="castbank-doctor-") as logs, Workers(0) as workers:
-            task = Task("doctor", 0)
-            (_, result), *_ = workers.run(_node, [task], Limits(1, RAY_TIMEOUT_S), Path(logs))
-            problem = result.detail if isinstance(result, Failure) else ""
-            seen = f"ran a task on {result}, {workers.num_workers} CPUs, {where}"
-    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-        problem = str(error)
-    if problem:
-        first = problem.splitlines()[0]
-        yield Finding("ray", "broken", first, "check RAY_ADDRESS, or unset it to use this machine alone")
-    else:
-        yield Finding("ray", "ok", seen)
-
-
-def _node(_: int) -> str:
-    return platform.node()
-
-
-def check_tracking(uri: str) -> Iterator[Finding]:
-    """The MLflow store can be reached: a server answers, the folder of a sqlite file can be written."""
-    parts = urlparse(uri)
-    if parts.scheme in ("http", "https"):
-        problem = _no_answer(uri.rstrip("/") + "/health")
-        remedy = "start the server (mlflow server) or correct tracking.uri"
-    elif not uri:
-        problem, remedy = "", ""
-    elif parts.scheme == "sqlite":
-        file = Path(parts.path.removeprefix("/"))  # sqlite:///relative, sqlite:////absolute
-        problem, remedy = unwritable(file.parent), "correct tracking.uri: sqlite:///FILE or sqlite:////FILE"
-    else:
-        seen = f"{uri}: not checked"
-        yield Finding("mlflow", "warning", seen, "http(s):// and sqlite:/// are checked here")
-        return
-    if problem:
-        yield Finding("mlflow", "broken", f"{uri}: {problem}", remedy)
-    else:
-        yield Finding("mlflow", "ok", uri or "sqlite store beside the runs")
-
-
-def _no_answer(url: str) -> str:
-    """Why a URL gives nothing; empty where it answers."""
-    try:
-        urlopen(url, timeout=CONNECT_TIMEOUT_S).close()
-    except (OSError, HTTPException, ValueError) as error:  # HTTPError and URLError are OSErrors
-        return str(error)
-    return ""
+def not_a_folder(folder: Path, error: OSError) -> Finding:
+    """That jobs cannot be kept in a folder."""
+    remedy = "give --folder, an existing folder that you may write to and every node sees"
+    return Finding("folder", "broken", f"{folder.absolute()}: {error.strerror or error}", remedy)

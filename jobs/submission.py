@@ -50,7 +50,8 @@ def prepare(planned: Sequence[Planned], place: Place) -> list[Prepared]:
     made, known = [], registry()
     for plan in planned:
         step = plan.step
-        command = resolve(step.command, step.keys, plan.folder)
+        here = plan.workdir if plan.workdir.is_dir() else Path.cwd()
+        command = resolve(step.command, step.keys, plan.folder, here)
         _check_secrets(plan)
         config = (
             () if command.config is None else ("--config", str(JobFolder(plan.folder).job / configs.RESOLVED))

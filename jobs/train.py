@@ -5,25 +5,26 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from data_prep.records import InputError
 from jobs import config as configs
 from jobs import knobs
-from jobs.progress import ProgressBar
 from jobs.train_checks import check, check_cast
+from jobs.train_observer import Observer, recorded
 from pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
+    from jobs.train_place import Surroundings
     from pipeline.data import Samples
     from pipeline.features import Recogniser
+    from pipeline.joining import Meeting, Word
     from pipeline.objective import DiffusionObjective
-    from pipeline.ranks import Rank
+    from pipeline.rank import Beat, Rank
     from pipeline.tracker import TrackedRun
 
 SUMMARY = """Train a video diffusion transformer and its identity bank on shards.
@@ -33,7 +34,6 @@ command after an interruption goes on from the last checkpoint, exactly. SIGTERM
 with 75 (run it again); Ctrl-C checkpoints too; a second Ctrl-C ends at once."""
 
 EXAMPLE = "castbank train --config jobs/configs/train_tiny.yaml run=runs/first data.shards=shards"
-METRICS = "metrics.jsonl"
 PRELOAD = ("pipeline.engine", "diffusers")  # imported once for all ranks
 
 
@@ -43,24 +43,70 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train to the end; 0, or 75 where a signal asked to stop."""
-    from pipeline.ranks import Rank, launch
-    from pipeline.run_folder import claimed
+    """Train to the end; 0, or 75 where a signal asked to stop, or 1 where it could not begin and may later."""
+    from jobs.train_place import Surroundings
+    from pipeline.rank import LeaveError
 
     config = configs.load(TrainConfig, args.config, args.overrides)
     check(config)
-    recogniser = recogniser_of(config)
-    logs = Path(config.run) / "logs"
+    around, recogniser = Surroundings.of(os.environ), recogniser_of(config)
+    try:
+        return (
+            run_one_rank(config, recogniser, around)
+            if around.launched
+            else run_all(config, recogniser, around)
+        )
+    except LeaveError as error:
+        sys.stderr.write(f"castbank train: {error}\n")
+        return 1
+
+
+def run_all(config: TrainConfig, recogniser: Recogniser, around: Surroundings) -> int:
+    """All ranks, on this machine."""
+    from cluster import heartbeats
+    from pipeline.ranks import launch
+    from pipeline.run_folder import claimed
+
+    folder, args = Path(config.run), (config, recogniser, around)
 
     def start(report: Callable[[Any], None]) -> int:
-        if "RANK" in os.environ:  # torchrun, srun or Ray has started one process per rank
-            return train_rank(Rank.from_environment(os.environ, report), config, recogniser)
-        return launch(config.engine.num_processes, train_rank, (config, recogniser), logs, report, PRELOAD)
+        heartbeats.forget(heartbeats.path_of(around.care(config).base, 0).parent)
+        return launch(config.engine.num_processes, forked_rank, args, folder / "logs", report, PRELOAD)
 
-    if int(os.environ.get("RANK", "0")) > 0:
-        return start(lambda _: None)
-    with claimed(Path(config.run)):
-        return run_first(config, recogniser, start)
+    with claimed(folder, around.take_over_s):
+        return run_first(config, recogniser, around, start, lambda phase, step: around.fence.check())
+
+
+def forked_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, around: Surroundings) -> int:
+    """One of the processes that ``run_all`` starts."""
+    from jobs.train_place import alive
+    from pipeline.joining import Meeting
+
+    limit_s, training = config.engine.join_timeout_s, around.training(config)
+    with alive(rank, config, around) as living, Meeting(rank, limit_s, training) as meeting:
+        return train_rank(living, config, recogniser, meeting)
+
+
+def run_one_rank(config: TrainConfig, recogniser: Recogniser, around: Surroundings) -> int:
+    """The one rank that a launcher started this process as; the first one also does what is done once."""
+    from jobs.train_place import alive, launched_rank
+    from pipeline.joining import Meeting
+    from pipeline.rank import stopped_by_signals
+    from pipeline.run_folder import claimed
+
+    assert around.launched is not None
+    rank = launched_rank(around.launched)
+    with Meeting(rank, config.engine.join_timeout_s, around.training(config)) as meeting:
+        if rank.index > 0:
+            with stopped_by_signals(rank.stop), alive(rank, config, around) as living:
+                return train_rank(living, config, recogniser, meeting)
+        with claimed(Path(config.run), around.take_over_s), alive(rank, config, around) as living:
+
+            def start(report: Callable[[Any], None]) -> int:
+                with stopped_by_signals(rank.stop):
+                    return train_rank(replace(living, report=report), config, recogniser, meeting)
+
+            return run_first(config, recogniser, around, start, living.beat)
 
 
 def recogniser_of(config: TrainConfig) -> Recogniser:
@@ -85,29 +131,39 @@ def recogniser_of(config: TrainConfig) -> Recogniser:
 
 
 def run_first(
-    config: TrainConfig, recogniser: Recogniser, start: Callable[[Callable[[Any], None]], int]
+    config: TrainConfig,
+    recogniser: Recogniser,
+    around: Surroundings,
+    start: Callable[[Callable[[Any], None]], int],
+    beat: Beat,
 ) -> int:
     """What the launching process, or the first of several that a launcher started, does around the training."""
     from pipeline.data import Samples, Share
 
+    beat("starting", 0)
     folder = Path(config.run)
-    world = int(os.environ.get("WORLD_SIZE", config.engine.num_processes))
-    Share(config.batch_size, 0, world, config.engine.accumulation)  # says so now if it does not divide
+    Share(
+        config.batch_size, 0, around.world(config), config.engine.accumulation
+    )  # says so now if it does not divide
     samples = Samples(config.data, config.seed, recogniser)
     check_cast(config, samples)
     run_id = register(config, samples)
-    with Observer(
-        config, tracked_run(config, samples, run_id)
-    ) as observer:  # also sends what an earlier start kept
+    tracked = tracked_run(config, samples, run_id, around.tags())
+    with Observer(config, tracked, around.costs) as observer:  # also sends what an earlier start kept
         if (folder / "export").is_dir():
             sys.stdout.write(f"{folder} is trained and exported already; nothing to do\n")
             return 0
-        make_initial(config, samples)
-        observer.code = start(observer)
+        make_initial(config, samples, beat)
+        try:
+            observer.code = start(observer)
+        finally:
+            around.fence.check()  # an attempt that is over tells the tracker nothing either
         if observer.code == 0:
             from jobs.train_finish import finish
 
-            for path in finish(config, build(config), samples, recogniser):
+            export = partial(beat, "export", config.num_steps)
+            export()
+            for path in finish(config, build(config), samples, recogniser, export):
                 observer.show(path)
             sys.stdout.write(f"trained {config.num_steps} steps; the export is {folder / 'export'}\n")
     return observer.code
@@ -124,7 +180,7 @@ def register(config: TrainConfig, samples: Samples) -> str:
     return open_run(folder, configs.to_yaml(config), configs.flat(config), earlier, data)
 
 
-def make_initial(config: TrainConfig, samples: Samples) -> None:
+def make_initial(config: TrainConfig, samples: Samples, beat: Beat) -> None:
     """The model before the first step, once, where there is no base; every rank loads it."""
     import torch
 
@@ -134,13 +190,19 @@ def make_initial(config: TrainConfig, samples: Samples) -> None:
     if config.base or initial.is_dir():
         return
     aside = initial.with_name(".initial.partial")
-    model = models.create(config.model, samples.videos(), config.seed)
+
+    def videos() -> Iterator[torch.Tensor]:
+        for video in samples.videos():  # all of them: this may take long
+            beat("starting", 0)
+            yield video
+
+    model = models.create(config.model, videos(), config.seed)
     with torch.no_grad():
         models.save(model, aside)
     aside.rename(initial)
 
 
-def tracked_run(config: TrainConfig, samples: Samples, run_id: str) -> TrackedRun:
+def tracked_run(config: TrainConfig, samples: Samples, run_id: str, tags: Mapping[str, str]) -> TrackedRun:
     """What the tracker says about the run once."""
     from pipeline.tracker import TrackedRun
 
@@ -150,7 +212,11 @@ def tracked_run(config: TrainConfig, samples: Samples, run_id: str) -> TrackedRu
         id=run_id,
         folder=folder,
         parameters=configs.flat(config),
-        tags={"castbank.checkpoints": str((folder / "checkpoints").resolve()), "castbank.base": config.base},
+        tags={
+            "castbank.checkpoints": str((folder / "checkpoints").resolve()),
+            "castbank.base": config.base,
+            **tags,
+        },
         dataset=samples.shards.folder,
         dataset_digest=manifest.index_sha256[:36],
         profile={**counts, "num_samples": manifest.num_samples, "num_chosen": len(samples)},
@@ -168,14 +234,18 @@ def build(config: TrainConfig) -> DiffusionObjective:
     return objective.build(config.model, model, config.seed)
 
 
-def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser) -> int:
+def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting: Meeting) -> int:
     """One rank from joining the others to leaving them; 0, or 75 where it was asked to stop."""
     from pipeline import adapters, engine
     from pipeline.checkpoints import Checkpoints
     from pipeline.data import Samples, Share, Stream
     from pipeline.trainer import Note, Trainer
 
-    engine.join(config.engine)
+    word = meeting.agree(rank.beat)
+    if word.code is not None:
+        return left(word)
+    rank.beat("starting", 0)
+    engine.join(rank, meeting.store(), config.engine)
     try:
         checkpoints = Checkpoints(
             Path(config.run) / "checkpoints",
@@ -206,67 +276,13 @@ def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser) -> int:
         engine.leave()
 
 
-def recorded(rank: Rank, config: TrainConfig) -> Rank:
-    """The rank, with each reported step in the metrics file first: no checkpoint is ahead of it."""
-    from pipeline.run_folder import MetricsFile
-    from pipeline.trainer import StepDone
+def left(word: Word) -> int:
+    """The exit code with which all ranks leave before training; where it is no good end the reason is raised."""
+    from pipeline.rank import EXIT_INPUT, LeaveError
 
-    metrics = MetricsFile(Path(config.run) / METRICS)
-
-    def report(event: Any) -> None:
-        if isinstance(event, StepDone):
-            metrics.append(event.step, event.scalars)
-        rank.report(event)
-
-    return replace(rank, report=report)
-
-
-class Observer:
-    """Receives what the first rank reports: progress line and tracker."""
-
-    def __init__(self, config: TrainConfig, run: TrackedRun) -> None:
-        from pipeline.tracker import TRACKERS
-
-        self._total, self._bar = config.num_steps, ProgressBar()
-        self._tracker = TRACKERS[config.tracking.kind](config.tracking, run)
-        self._untold: Path | None = run.folder / METRICS
-        self.code = 0
-
-    def __enter__(self) -> Observer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.close()
-        self._catch_up()
-        stopped = self.code != 0 or (kind is not None and issubclass(kind, KeyboardInterrupt))
-        self._tracker.close("KILLED" if stopped else "FAILED" if kind else "FINISHED")
-
-    def __call__(self, event: Any) -> None:
-        from pipeline.trainer import Note, StepDone
-
-        if isinstance(event, StepDone):
-            self._catch_up()
-            self._tracker.log(event.step, event.scalars)
-            self._bar("train", event.step, self._total, f"loss {event.scalars['loss']:.4f}")
-        elif isinstance(event, Note):
-            self.say(event.text)
-
-    def _catch_up(self) -> None:
-        """Log the steps that were recorded by an attempt that died before telling; not before the first step, as
-        a tracker may start a thread, and a rank in this process forks its loading processes before that."""
-        from pipeline.run_folder import read_metrics
-
-        lines = read_metrics(self._untold) if self._untold else []
-        self._untold = None
-        for line in lines:
-            self._tracker.log(int(line["step"]), line)
-
-    def show(self, path: Path) -> None:
-        """A sample video or picture, for the tracker."""
-        self._tracker.artifact(path, "samples")
-
-    def say(self, text: str) -> None:
-        """One line for the person who watches."""
-        sys.stderr.write(f"castbank train: {text}\n")
+    if word.code == EXIT_INPUT:
+        raise InputError(word.reason)
+    if word.code == 1:
+        raise LeaveError(word.reason)
+    assert word.code is not None
+    return word.code

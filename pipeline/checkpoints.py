@@ -48,8 +48,16 @@ class Checkpoints:
         self._folder, self._keep_last = folder, keep_last
         self._index, self._world, self._gather = index, world, gather
 
-    def write(self, progress: Progress, save: Callable[[Path], None]) -> Path:
-        """Commit one checkpoint; called by every rank. ``save`` writes a rank's share below the folder it gets."""
+    def write(
+        self, progress: Progress, save: Callable[[Path], None], allowed: Callable[[], None] = lambda: None
+    ) -> Path:
+        """Commit one checkpoint; called by every rank.
+
+        Args:
+            progress: where the training stands.
+            save: writes a rank's share below the folder it gets.
+            allowed: asked before the commit; does not come back, or raises, where there must be none.
+        """
         folder = self._folder / f"step-{progress.step:08d}"
         if self._index == 0:
             _remove(folder)  # of an attempt that was killed, or found damaged
@@ -62,6 +70,7 @@ class Checkpoints:
         hashes = {name: value for part in self._gather(_hashes(folder, mine)) for name, value in part.items()}
         if self._index == 0:
             to_disk([*filter(Path.is_dir, folder.rglob("*")), self._folder])
+            allowed()
             record = {**asdict(progress), "world": self._world, "sha256": hashes}
             write_text(folder / COMPLETE, json.dumps(record, indent=1, sort_keys=True))
             self._prune(folder)

@@ -153,6 +153,7 @@ class EngineConfig:
     offload_optimizer: bool = False  # its state in host memory
     offload_parameters: bool = False  # stage 3 only
     timeout_s: float = 600.0  # a peer silent for longer ends the run
+    join_timeout_s: float = 300.0  # all ranks must have come; nodes of one job may boot minutes apart
 
 
 @dataclass(frozen=True)

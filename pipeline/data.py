@@ -7,6 +7,7 @@ of ranks, workers or restarts; a rank takes its share of each global batch, all 
 from __future__ import annotations
 
 import hashlib
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -249,6 +250,13 @@ def collate_or_error(items: Sequence[Item | InputError]) -> Batch | InputError:
     return errors[0] if errors else collate([item for item in items if isinstance(item, Item)])
 
 
+def _outlive_signals(worker: int) -> None:
+    """A scheduler signals every process of a job; a loading process that dies of it takes its rank along, which has
+    a checkpoint to write. It ends with its rank."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Stream:
     """One rank's batches from a step on, in order, loaded in the background.
 
@@ -261,6 +269,7 @@ class Stream:
             batch_sampler=share.positions(steps.start, steps.stop),
             collate_fn=collate_or_error,
             num_workers=config.num_workers,
+            worker_init_fn=_outlive_signals,
             prefetch_factor=config.prefetch if config.num_workers else None,
             # the rank's own children, which end when it is killed; those of a fork server would not
             multiprocessing_context="fork" if config.num_workers else None,

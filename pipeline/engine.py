@@ -11,10 +11,11 @@ import io
 import logging
 import math
 import os
+import pickle
+import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,19 +26,28 @@ os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
 import torch
 import torch.distributed as dist
+from torch.distributed import Store  # type: ignore[attr-defined]
 
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
 import deepspeed
+from deepspeed.checkpoint import ds_to_universal
 from deepspeed.ops import __compatible_ops__
+from deepspeed.runtime.fp16.loss_scaler import LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils.tensor_fragment import fragment_address
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
+from data_prep.records import InputError
 from pipeline.batch import Batch
 from pipeline.config import EngineConfig, OptimizerConfig
+from pipeline.rank import Rank
 
 __compatible_ops__["deepspeed_shm_comm"] = False  # a minute of compilation for what training never uses
 deepspeed.utils.logger.setLevel(logging.WARNING)
 
+RECORDS = (LossScaler, ZeroStageEnum, fragment_address)  # all that its checkpoints hold beside plain values
+ONLY_WEIGHTS, ANYTHING = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 TAG = "engine"
 UNIVERSAL = "universal"
 
@@ -75,15 +85,21 @@ def learning_rate_scale(step: int, num_steps: int, config: OptimizerConfig) -> f
     return warm * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def join(config: EngineConfig) -> torch.device:
-    """Enter the process group that the rank variables describe; returns this process's device."""
+def join(rank: Rank, store: Store, config: EngineConfig) -> None:
+    """Enter the process group of the ranks that have met at ``store``; DeepSpeed then finds it made."""
+    os.environ.update(rank.environment())
+    if rank.address.host in (
+        "127.0.0.1",
+        "localhost",
+    ):  # a host's own name may lead to an address that is not up
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    limit = timedelta(seconds=config.timeout_s)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    deepspeed.init_distributed(backend, timeout=timedelta(seconds=config.timeout_s), verbose=False)
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    local = int(deepspeed.comm.get_local_rank())
-    torch.cuda.set_device(local)
-    return torch.device("cuda", local)
+    if backend == "nccl":
+        torch.cuda.set_device(rank.local)
+    store.set_timeout(limit)
+    dist.init_process_group(backend, store=store, rank=rank.index, world_size=rank.world, timeout=limit)
+    deepspeed.init_distributed(backend, timeout=limit, verbose=False)
 
 
 def leave() -> None:
@@ -172,9 +188,14 @@ class Engine:
         self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=True)
 
     def load(self, folder: Path) -> None:
-        """Read what ``save`` wrote, or, for a universal engine, what ``make_universal`` made of it."""
+        """Read what ``save`` wrote, or, for a universal engine, what ``make_universal`` made of it.
+
+        Raises:
+            InputError: it holds what could run code.
+        """
         tag = UNIVERSAL if self._universal else TAG
-        path, _ = self._engine.load_checkpoint(str(folder), tag=tag, load_module_strict=False)
+        with _plain_records_only(folder):
+            path, _ = self._engine.load_checkpoint(str(folder), tag=tag, load_module_strict=False)
         if path is None:
             raise RuntimeError(f"DeepSpeed found no checkpoint in {folder / tag}")
 
@@ -185,29 +206,64 @@ def make_universal(folder: Path) -> None:
     Called by every rank; the first one works. Not for stage 0, whose checkpoints are the same for all.
 
     Raises:
-        RuntimeError: DeepSpeed's converter failed; the end of what it wrote.
+        InputError: it holds what could run code.
     """
     if dist.get_rank() == 0:
-        _convert(folder / TAG, folder / UNIVERSAL)
+        target = folder / UNIVERSAL
+        shutil.rmtree(target, ignore_errors=True)  # of a conversion that was killed
+        options = {
+            "num_extract_workers": 1,
+            "num_merge_workers": 1,
+            "keep_temp_folder": False,
+            "strict": True,
+        }
+        places = {"input_folder": str(folder / TAG), "output_folder": str(target)}
+        with _plain_records_only(folder), _quiet():
+            ds_to_universal.main(Namespace(**places, **options, inject_missing_state=True))
     dist.barrier()
 
 
-def _convert(source: Path, target: Path) -> None:
-    shutil.rmtree(target, ignore_errors=True)  # of a conversion that was killed
-    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
-    command += ["--input_folder", str(source), "--output_folder", str(target), "--num_extract_workers", "1"]
-    done = subprocess.run([*command, "--num_merge_workers", "1"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"converting {source} failed:\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}")
-
-
 def trained_parameters(folder: Path, zero_stage: int) -> dict[str, torch.Tensor]:
-    """f32 values of the trained parameters, by name in the objective, read from a checkpoint by one process."""
-    if zero_stage == 0:
-        states = torch.load(
-            folder / TAG / "mp_rank_00_model_states.pt", map_location="cpu", weights_only=False
-        )
-        return {name: value.float() for name, value in states["module"].items()}
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # it chats
-        values: dict[str, torch.Tensor] = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=TAG)
-    return {name: value.clone() for name, value in values.items()}
+    """f32 values of the trained parameters, by name in the objective, read from a checkpoint by one process.
+
+    Raises:
+        InputError: it holds what could run code.
+    """
+    with _plain_records_only(folder):
+        if zero_stage == 0:
+            path = folder / TAG / "mp_rank_00_model_states.pt"
+            states = torch.load(path, map_location="cpu", weights_only=True)
+            return {name: value.float() for name, value in states["module"].items()}
+        with _quiet():
+            values: dict[str, torch.Tensor] = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=TAG)
+        return {name: value.clone() for name, value in values.items()}
+
+
+@contextlib.contextmanager
+def _plain_records_only(folder: Path) -> Iterator[None]:
+    """Whatever DeepSpeed asks for, its files are read without running anything that is written in them.
+
+    It reads with ``weights_only=False``, with which a pickle may call any function; the variable overrules that.
+    """
+    before = {name: os.environ.pop(name, None) for name in (ONLY_WEIGHTS, ANYTHING)}
+    os.environ[ONLY_WEIGHTS] = "1"
+    try:
+        with torch.serialization.safe_globals(list(RECORDS)):
+            yield
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        raise InputError(
+            f"checkpoint {str(folder)!r} is refused: it holds {found[1] if found else 'something'} beside tensors "
+            "and DeepSpeed's own records, which castbank never writes and which could run code when it is read. "
+            "Delete it to go on from the one before, and find out who has changed it"
+        ) from error
+    finally:
+        del os.environ[ONLY_WEIGHTS]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """DeepSpeed's converters chat."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 from data_prep.records import Json
 from pipeline.checkpoints import write_text
@@ -90,6 +91,11 @@ class MlflowTracker:
     def artifact(self, path: Path, folder: str) -> None:
         """See Tracker."""
         self._append({"artifact": str(path.resolve()), "folder": folder})
+
+    def totals(self, scalars: Mapping[str, float]) -> None:
+        """See Tracker; where this process had nothing to say, a finished run is not opened again for them."""
+        if self._started:
+            self._append({"metrics": dict(scalars), "step": self._last_step})
 
     def close(self, status: Status) -> None:
         """See Tracker; what a dead server has not taken stays in the spool and is sent by the next start."""
@@ -169,6 +175,14 @@ class Sender:
         name = self._config.experiment
         found = self._client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else self._client.create_experiment(name, self._artifacts())
+        if found and self._config.uri and (place := out_of_sight(found.artifact_location)):
+            LOGGER.warning(
+                "experiment %r keeps its files in %s, which is not on this machine; they will not be seen: give "
+                "another tracking.experiment, which the server at %s then keeps itself",
+                name,
+                place,
+                self.uri,
+            )
         runs = self._client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{self._run.id}'", max_results=1)
         if runs:
             return str(runs[0].info.run_id)
@@ -192,6 +206,15 @@ class Sender:
         if statuses:
             self._client.set_terminated(self._run_id, statuses[-1])
         self._spool.mark(mark)
+
+
+def out_of_sight(location: str) -> str:
+    """The folder of files of an experiment that was made by runs on another machine; empty for any other place.
+
+    MLflow's client writes to such a folder itself, wherever it runs, and makes it where it is missing.
+    """
+    folder = Path(unquote(urlparse(location).path))
+    return str(folder) if location.startswith(("file:", "/")) and not folder.parent.is_dir() else ""
 
 
 def describe(client: Any, run_id: str, run: TrackedRun) -> None:

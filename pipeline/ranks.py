@@ -13,9 +13,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -23,43 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.records import InputError
+from pipeline.rank import EXIT_INPUT, EXIT_REQUEUE, STOP_SIGNALS, Address, LeaveError, Rank, stop_on_signals
 
-EXIT_REQUEUE = 75  # EX_TEMPFAIL: stopped on request after a checkpoint, the same command goes on
 TAIL_LINES = 20
 LAST_WORDS_S = 2.0  # from one rank's failure to the end of the others
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-
-
-@dataclass(frozen=True)
-class Rank:
-    """One process of a training: its place among ``world`` processes, how it reports, and whether to stop.
-
-    ``report`` sends any picklable message to whoever launched; ``stop`` is set by SIGTERM or SIGUSR1.
-    """
-
-    index: int
-    world: int
-    local: int
-    report: Callable[[Any], None]
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str], report: Callable[[Any], None]) -> Rank:
-        """The rank that torchrun, srun or Ray started this process as; signals set ``stop`` from here on.
-
-        Raises:
-            InputError: some, but not all, of the variables are set.
-        """
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-        missing = [name for name in names if name not in environment]
-        if missing:
-            raise InputError(
-                f"environment: RANK is set and {', '.join(missing)} not; a launcher sets all of them"
-            )
-        index, world, local = (int(environment[name]) for name in names[:3])
-        rank = cls(index, world, local, report)
-        _stop_on_signals(rank.stop)
-        return rank
 
 
 class RankFailedError(RuntimeError):
@@ -86,6 +53,7 @@ def launch(
 
     Raises:
         InputError: a rank raised one; its message.
+        LeaveError: the same.
         RankFailedError: a rank crashed or was killed. The others are ended first.
         KeyboardInterrupt: Ctrl-C, after the ranks have checkpointed and ended; a second one ends them at once.
     """
@@ -136,23 +104,21 @@ class _Place:
     threads: int
     log: Path
 
-    def environment(self) -> dict[str, str]:
-        local = {"GLOO_SOCKET_IFNAME": "lo", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self.port)}
-        ranks = {"RANK": self.index, "LOCAL_RANK": self.index, "WORLD_SIZE": self.world}
-        return local | {name: str(value) for name, value in ranks.items()}
-
 
 def _child(place: _Place, pipe: Connection, main: Callable[..., int], args: tuple[Any, ...]) -> None:
     """What a rank process does from its first to its last instruction."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the launcher decides
-    rank = Rank(place.index, place.world, place.index, lambda message: pipe.send(("report", message)))
-    _stop_on_signals(rank.stop)
+    address = Address("127.0.0.1", place.port)
+    rank = Rank(
+        place.index, place.world, place.index, lambda message: pipe.send(("report", message)), address
+    )
+    stop_on_signals(rank.stop)
     pipe.send(("ready", None))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with place.log.open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    os.environ.update(place.environment())
+    os.environ.update(rank.environment(), GLOO_SOCKET_IFNAME="lo")
     import torch
 
     torch.set_num_threads(place.threads)
@@ -160,14 +126,11 @@ def _child(place: _Place, pipe: Connection, main: Callable[..., int], args: tupl
         code = main(rank, *args)
     except InputError as error:
         pipe.send(("input", str(error)))
-        code = 2
+        code = EXIT_INPUT
+    except LeaveError as error:
+        pipe.send(("leave", str(error)))
+        code = 1
     sys.exit(code)
-
-
-def _stop_on_signals(stop: threading.Event) -> None:
-    for number in STOP_SIGNALS:
-        signal.signal(number, lambda *_: stop.set())
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def _end_with_parent() -> None:
@@ -195,7 +158,7 @@ class _Watch:
         self._interrupted = False
         self._logs = logs
         self._on_report = on_report
-        self._input_error: str | None = None
+        self._said: InputError | LeaveError | None = None  # by a rank, of why all end
 
     def until_done(self) -> int:
         with self._signals_passed_on():
@@ -219,7 +182,7 @@ class _Watch:
     def _hear_out(self) -> None:
         """Receive until all are silent, or one says what was wrong: its peers may be seen to end first."""
         until_s = time.monotonic() + LAST_WORDS_S
-        while self._pipes and self._input_error is None and (left_s := until_s - time.monotonic()) > 0:
+        while self._pipes and self._said is None and (left_s := until_s - time.monotonic()) > 0:
             for ready in wait(self._pipes, timeout=left_s):
                 if isinstance(ready, Connection):
                     self._receive_all(ready)
@@ -239,18 +202,21 @@ class _Watch:
             if self._stopping:
                 self._stop()
         elif kind == "input":
-            self._input_error = message
+            self._said = InputError(message)
+        elif kind == "leave":
+            self._said = self._said or LeaveError(message)
         else:
             self._on_report(message)
 
     def _check(self) -> None:
         """Raise for the first rank that failed; one killed by a signal before those that lost their peer."""
         codes = [(p.exitcode, k) for k, p in enumerate(self._processes) if p.exitcode is not None]
-        failed = sorted((code, k) for code, k in codes if code not in (0, 2, EXIT_REQUEUE))
+        failed = sorted((code, k) for code, k in codes if code not in (0, EXIT_INPUT, EXIT_REQUEUE))
         if failed and failed[0][0] > 0:
             self._hear_out()
-        if self._input_error is not None:
-            raise InputError(self._input_error)
+        killed = failed and failed[0][0] < 0
+        if isinstance(self._said, InputError) or (self._said is not None and not killed):
+            raise self._said
         if failed:
             code, index = failed[0]
             log = self._logs / f"rank-{index}.log"

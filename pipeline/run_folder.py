@@ -1,8 +1,8 @@
 """The folder of one training: who may write it, what it was started with, and its metrics file.
 
 ``RUN/`` holds ``config.yaml`` (resolved), ``run.json`` (its id and the data it was started on), ``metrics.jsonl``,
-``initial/`` (the model before the first step, where there is no base), ``checkpoints/``, ``logs/`` and, at the end,
-``export/``.
+``initial/`` (the model before the first step, where there is no base), ``checkpoints/``, ``logs/``, ``heartbeats/``
+and, at the end, ``export/``. In the folder of a job, ``job/`` is the job's.
 """
 
 from __future__ import annotations
@@ -10,15 +10,20 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from data_prep.records import InputError
 from pipeline.checkpoints import committed, write_text
+from pipeline.rank import LeaveError
 
 CONFIG, RECORD, CHECKPOINTS, LOCK = "config.yaml", "run.json", "checkpoints", "lock"
+NOT_OURS = ("job", "heartbeats", LOCK)  # of a job that the run is part of, of its processes, and of this one
+POLL_S = 0.2
 FREE = (  # keys and sections that may differ on resume: they change where or how fast, not what is learned
     "run",
     "names.",
@@ -29,17 +34,23 @@ FREE = (  # keys and sections that may differ on resume: they change where or ho
     "engine.num_processes",
     "engine.accumulation",
     "engine.timeout_s",
+    "engine.join_timeout_s",
     "checkpoints.",
     "tracking.",
 )
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the run's folder for this process alone; the lock dies with the process.
+
+    Args:
+        folder: the run's.
+        wait_s: 0, or how long an earlier attempt, which knows that it is over, may take to end.
 
     Raises:
         InputError: another process holds it, or the path is a file.
+        LeaveError: the earlier attempt has not ended in that time.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"run {str(folder)!r} is a file; give a folder, new or of an earlier run")
@@ -50,13 +61,24 @@ def claimed(folder: Path) -> Iterator[None]:
             f"run {str(folder)!r} cannot be made ({error.strerror}); give a folder that can"
         ) from error
     with (folder / LOCK).open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"run {str(folder)!r}: another castbank train is writing it; wait for it, or give another run="
-            ) from error
+        until_s = time.monotonic() + wait_s
+        while not _locked(stream):
+            if not wait_s:
+                raise InputError(
+                    f"run {str(folder)!r}: another castbank train is writing it; wait for it, or give another run="
+                )
+            if time.monotonic() > until_s:
+                raise LeaveError(f"run {str(folder)!r}: an earlier attempt still holds it after {wait_s:g} s")
+            time.sleep(POLL_S)
         yield
+
+
+def _locked(stream: IO[str]) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def open_run(
@@ -107,9 +129,11 @@ def _difference(flat: Mapping[str, str], earlier: Mapping[str, str], data_was: s
 def _clear(folder: Path) -> None:
     (folder / RECORD).unlink(missing_ok=True)  # first: it says that the rest is there
     for path in folder.iterdir():
+        if path.name in NOT_OURS:
+            continue
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != LOCK:
+        else:
             path.unlink()
 
 

@@ -22,6 +22,9 @@ class Tracker(Protocol):
     def artifact(self, path: Path, folder: str) -> None:
         """A file, which must stay where it is, to be shown in a folder of the run."""
 
+    def totals(self, scalars: Mapping[str, float]) -> None:
+        """Figures of the whole run so far, such as its cost, at the last step; nothing where nothing was logged."""
+
     def close(self, status: Status) -> None:
         """Send what is left, for a bounded time; KILLED is a run that will go on."""
 
@@ -47,6 +50,9 @@ class NoTracker:
         """Nothing."""
 
     def artifact(self, path: Path, folder: str) -> None:
+        """Nothing."""
+
+    def totals(self, scalars: Mapping[str, float]) -> None:
         """Nothing."""
 
     def close(self, status: Status) -> None:

@@ -22,7 +22,7 @@ from pipeline.checkpoints import Checkpoints, Progress
 from pipeline.config import TrainConfig
 from pipeline.data import Stream
 from pipeline.engine import Engine, learning_rate_scale
-from pipeline.ranks import EXIT_REQUEUE, Rank
+from pipeline.rank import EXIT_REQUEUE, Rank
 
 
 @dataclass(frozen=True)
@@ -65,19 +65,31 @@ class Trainer:
             FloatingPointError: the loss is not finite; no checkpoint is written.
         """
         config = self._config
+        self._rank.beat("train", first_step)
         for step in range(first_step, config.num_steps):
             scalars, stopping = self._step(step)
             done = step + 1
+            self._rank.beat("train", done)
             if not math.isfinite(scalars["loss"]):
                 raise FloatingPointError(f"step {done}: loss is {scalars['loss']}; lower the learning rate")
             if self._rank.index == 0:
                 self._rank.report(StepDone(done, scalars))
             last = done == config.num_steps
+            if stopping:
+                self._rank.stop.set()  # the request may have reached another rank
             if last or stopping or done % config.checkpoints.every_steps == 0:
                 self._save(done)
             if stopping and not last:
+                self._note_stop(done)
                 return EXIT_REQUEUE
         return 0
+
+    def _note_stop(self, step: int) -> None:
+        asked_s = self._rank.stop.asked_s
+        if self._rank.index == 0 and asked_s is not None:
+            spent_s = time.monotonic() - asked_s
+            said = f"stopped at step {step}, checkpoint committed {spent_s:.1f} s after the request"
+            self._rank.report(Note(said))
 
     def _step(self, step: int) -> tuple[dict[str, float], bool]:
         """One update of the weights, over all accumulated passes."""
@@ -107,8 +119,11 @@ class Trainer:
         return {name: value.detach() for name, value in scalars.items()}
 
     def _save(self, step: int) -> None:
+        self._rank.beat("checkpoint", step)
         progress = Progress(step, consumed=step * self._config.batch_size)
-        folder = self._checkpoints.write(progress, self._engine.save)
+        folder = self._checkpoints.write(
+            progress, self._engine.save, lambda: self._rank.beat("checkpoint", step)
+        )
         if self._rank.index == 0:
             self._rank.report(Saved(step, folder))
 

@@ -149,6 +149,15 @@ def test_a_hung_rank_ends_its_attempt(frozen: bool, tmp_path: Path) -> None:
     assert ("not seen" if frozen else "stuck in 'train'") in first.reason
 
 
+def test_a_rank_that_never_says_a_word_ends_the_attempt(tmp_path: Path) -> None:
+    code = "if rank == '0': beat(0)\nsignal.pause()"
+    needs = {"resources": Resources(processes_per_node=2), "retry": Retry(max_failures=1)}
+    _, place = run(job(tmp_path, code, stopping=Stopping(hang_s=3), **needs))
+    (attempt,) = place.attempts()
+    assert attempt.kind == "hung"
+    assert attempt.failed_rank in (0, 1)  # rank 0 has not moved for as long
+
+
 def test_an_attempt_that_was_cut_off_is_noted_by_the_next_supervisor(tmp_path: Path) -> None:
     spec = job(
         tmp_path, "beat(4)\nif done(): sys.exit()\nsteps.write_text('1'); print('ready'); signal.pause()"

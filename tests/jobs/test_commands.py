@@ -16,9 +16,12 @@ from pipeline.config import TrainConfig
 
 def test_words_lose_their_configuration_and_keep_the_rest(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("num_steps: 7\nseed: 3\n")
-    words = ["train", "--config", str(tmp_path / "a.yaml"), "data.shards=x y", "seed=4"]
+    words = ["train", "--config", "a.yaml", "data.shards=x y", "seed=4"]
     made = resolve(
-        words, {"num_steps": 9, "data": {"num_frames": 3}, "names": {"c1": "Anna"}}, tmp_path / "run"
+        words,
+        {"num_steps": 9, "data": {"num_frames": 3}, "names": {"c1": "Anna"}},
+        tmp_path / "run",
+        tmp_path,
     )
     assert made.words == ("train",)
     assert made.ranked
@@ -29,7 +32,7 @@ def test_words_lose_their_configuration_and_keep_the_rest(tmp_path: Path) -> Non
 
 
 def test_positional_arguments_stay(tmp_path: Path) -> None:
-    made = resolve(["prepare", "a=b.csv", "--output", "out", "windows.stride=3"], {}, tmp_path)
+    made = resolve(["prepare", "a=b.csv", "--output", "out", "windows.stride=3"], {}, tmp_path, tmp_path)
     assert made.words == ("prepare", "a=b.csv", "--output", "out")
     assert isinstance(made.config, PrepareConfig)
     assert (made.config.manifest, made.config.output, made.config.windows.stride) == ("a=b.csv", "out", 3)
@@ -38,7 +41,10 @@ def test_positional_arguments_stay(tmp_path: Path) -> None:
 
 def test_the_kept_configuration_says_the_same(tmp_path: Path) -> None:
     made = resolve(
-        ["train", "data.shards=s"], {"model.adapter.targets": ["to_q", "a: b"], "base": "it's"}, tmp_path
+        ["train", "data.shards=s"],
+        {"model.adapter.targets": ["to_q", "a: b"], "base": "it's"},
+        tmp_path,
+        tmp_path,
     )
     path = configs.save(made.config, tmp_path)
     assert configs.load(TrainConfig, path, []) == made.config
@@ -67,6 +73,6 @@ def test_wrong_commands_are_found_before_they_are_sent(
     words: list[str], keys: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError) as caught:
-        resolve(words, keys, tmp_path)
+        resolve(words, keys, tmp_path, tmp_path)
     assert message in str(caught.value)
     assert "pw@" not in str(caught.value)

@@ -88,7 +88,8 @@ def test_a_job_keeps_the_code_that_it_was_submitted_with(here: Path, say: Say) -
     place = JobFolder(here / "runs" / "look")
     verb = place.code / "jobs" / "report.py"
     verb.write_text(
-        "SUMMARY = ''\ndef configure(parser): parser.add_argument('x', nargs='*'); parser.add_argument('--output')\n"
+        "SUMMARY = ''\n"
+        "def configure(parser): parser.add_argument('x', nargs='*'); parser.add_argument('--output')\n"
         "def run(args): print('edited copy'); return 0\n"
     )
     say("requeue", "look")

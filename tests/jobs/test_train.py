@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import shutil
 import signal
 import socket
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,60 +16,7 @@ import torch
 
 from jobs.__main__ import main
 from pipeline.run_folder import read_metrics
-from tests.small_shards import make_shards
-
-NUM_STEPS = 16
-SMALL = f"""
-num_steps: {NUM_STEPS}
-batch_size: 4
-model:
-  family:
-    tiny: {{num_layers: 1, num_heads: 2, head_dim: 16, ffn_dim: 32, text_tokens: 8, text_dim: 16}}
-  identity: {{tokens_per_character: 2, width: 16, encoder_layers: 1, num_heads: 2}}
-data: {{num_frames: 3, frame_stride: 2}}
-checkpoints: {{every_steps: 4}}
-tracking: {{flush_s: 0.2}}
-"""
-MEASURED = ("step_time_s", "data_wait_share")
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """A folder with small shards, a configuration, and one run trained to its end."""
-
-    root: Path
-
-    def arguments(self, run: str, *overrides: str) -> list[str]:
-        places = [f"run={self.root / 'runs' / run}", f"data.shards={self.root / 'shards'}"]
-        return ["train", "--config", str(self.root / "small.yaml"), *places, *overrides]
-
-    def folder(self, run: str) -> Path:
-        return self.root / "runs" / run
-
-    def curve(self, run: str) -> list[dict[str, float]]:
-        lines = read_metrics(self.folder(run) / "metrics.jsonl")
-        return [{name: value for name, value in line.items() if name not in MEASURED} for line in lines]
-
-
-@pytest.fixture(scope="module")
-def place(face_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    root = tmp_path_factory.mktemp("train")
-    make_shards(root / "shards")
-    (root / "small.yaml").write_text(SMALL)
-    made = Workplace(root)
-    assert main(made.arguments("whole")) == 0
-    return made
-
-
-def start(arguments: list[str]) -> Any:
-    """castbank in a process of its own, forked from the server that has imported the heavy libraries."""
-    process = multiprocessing.get_context("forkserver").Process(target=exit_with_code, args=(arguments,))
-    process.start()
-    return process
-
-
-def exit_with_code(arguments: list[str]) -> None:
-    os._exit(main(arguments))
+from tests.small_training import NUM_STEPS, Workplace, start, wait_until
 
 
 def descendants(folder: Path) -> list[psutil.Process]:
@@ -84,13 +27,6 @@ def descendants(folder: Path) -> list[psutil.Process]:
             if Path(f"/proc/{process.pid}/fd/1").readlink().is_relative_to(folder):
                 found.append(process)
     return found
-
-
-def wait_until(happened: Callable[[], bool], process: Any) -> None:
-    """Until something another process does is seen on disk; fails where that process ends first."""
-    while not happened():
-        assert process.is_alive(), f"ended early with {process.exitcode}"
-        time.sleep(0.02)
 
 
 def test_a_run_folder_holds_all_there_is_to_know(place: Workplace) -> None:

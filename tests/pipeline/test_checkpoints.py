@@ -89,6 +89,18 @@ def test_everything_is_on_the_disk_before_the_commit(tmp_path: Path, monkeypatch
     assert synced[-1] == "after: step-00000005"
 
 
+def test_one_that_may_not_be_committed_is_none_and_removes_none(tmp_path: Path) -> None:
+    checkpoints = alone(tmp_path, keep_last=1)
+    checkpoints.write(Progress(5, 5), save)
+
+    def over() -> None:
+        raise PermissionError
+
+    with pytest.raises(PermissionError):
+        checkpoints.write(Progress(10, 10), save, over)
+    assert steps(tmp_path) == ["step-00000005"]
+
+
 def test_all_damaged_is_an_error_not_a_silent_start_from_nothing(tmp_path: Path) -> None:
     alone(tmp_path).write(Progress(5, 5), save)
     (tmp_path / "step-00000005/engine/weights.pt").write_bytes(b"")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +58,18 @@ def test_a_batch_size_that_does_not_divide_is_refused() -> None:
         InputError, match=r"batch_size=6 .* 2 ranks x engine.accumulation=2.*give 4 or a multiple"
     ):
         Share(6, 0, 2, 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_whole_job_does_not_end_the_loading_processes(number: int, shards: Path) -> None:
+    """Slurm and kubelets signal every process; the rank has a checkpoint to write first."""
+    samples = Samples(configured(shards), seed=0, recogniser=RECOGNISER)
+    stream = Stream(samples, Share(2, 0, 1, 1), range(6), configured(shards, num_workers=1, prefetch=2))
+    first, _ = stream.next()
+    for worker in multiprocessing.active_children():
+        os.kill(worker.pid or 0, number)
+    rest = [stream.next()[0] for _ in range(5)]
+    assert torch.cat([batch.positions for batch in (first, *rest)]).tolist() == list(range(12))
 
 
 def test_epochs_are_permutations_that_differ() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from data_prep.records import InputError
 from pipeline.batch import Batch
 from pipeline.config import EngineConfig, OptimizerConfig
 from pipeline.engine import (
@@ -21,7 +24,9 @@ from pipeline.engine import (
     trained_parameters,
     zero_config,
 )
-from pipeline.ranks import Rank, launch
+from pipeline.joining import meet
+from pipeline.rank import Rank
+from pipeline.ranks import launch
 
 HEAVY = ("pipeline.engine", "diffusers")
 STEPS = 4
@@ -63,7 +68,7 @@ def batch_of(positions: list[int]) -> Batch:
 
 def train(rank: Rank, config: EngineConfig, steps: tuple[int, int], load: Path | None, save: Path) -> int:
     """Steps ``[first, last)`` of 8 samples each over all ranks; the losses are reported by rank 0."""
-    join(config)
+    join(rank, meet(rank, config.join_timeout_s, "a test"), config)
     module = Regression()
     groups = [{"params": [p for p in module.parameters() if p.requires_grad], "lr": 1e-2}]
     micro = 8 // rank.world // config.accumulation
@@ -156,3 +161,48 @@ def test_nothing_is_left_to_deepspeeds_defaults() -> None:
     assert config["zero_optimization"]["stage"] == 1
     assert config["bf16"]["enabled"]
     assert config["train_micro_batch_size_per_gpu"] == 3
+
+
+class Evil:
+    """What an attacker would put into a checkpoint: read as a pickle, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+        return os.system, (f"touch {self._path}",)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of two processes at stage 2, after two steps."""
+    folder = tmp_path_factory.mktemp("saved")
+    run(EngineConfig(zero_stage=2, timeout_s=60), 2, folder, (0, 2))
+    return folder / "after-2-2"
+
+
+@pytest.mark.parametrize("reading", ["resume", "other-ranks", "export", "export-stage-0"])
+def test_a_checkpoint_that_would_run_code_is_refused(reading: str, saved: Path, tmp_path: Path) -> None:
+    name, made, checkpoint = "mp_rank_00_model_states.pt", tmp_path / "made", tmp_path / "step"
+    shutil.copytree(saved, checkpoint)
+    states = torch.load(checkpoint / "engine" / name, weights_only=False)
+    torch.save(states | {"extra": Evil(made)}, checkpoint / "engine" / name)
+    with pytest.raises(InputError, match=r"step' is refused: it holds posix\.system beside tensors"):
+        if reading.startswith("export"):
+            trained_parameters(checkpoint, 0 if reading == "export-stage-0" else 2)
+        else:
+            run(
+                EngineConfig(timeout_s=60), 1 if reading == "other-ranks" else 2, tmp_path, (2, 3), checkpoint
+            )
+    assert not made.exists()
+    torch.load(checkpoint / "engine" / name, weights_only=False)
+    assert made.exists()  # it would have
+
+
+def test_only_our_own_reading_is_restricted(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    before = torch.serialization.get_safe_globals()
+    assert trained_parameters(saved, 2)
+    assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+    assert torch.serialization.get_safe_globals() == before

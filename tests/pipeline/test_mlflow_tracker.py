@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline.config import TrackingConfig
-from pipeline.mlflow_tracker import MlflowTracker, Spool
+from pipeline.mlflow_tracker import MlflowTracker, Spool, out_of_sight
 from pipeline.tracker import TRACKERS, TrackedRun
 
 SQLITE = TrackingConfig(flush_s=0.1, max_wait_stopped_s=60)
@@ -71,6 +71,32 @@ def test_everything_arrives_once_and_a_resumed_run_goes_on_in_the_same(tmp_path:
     assert (run.folder / "logs" / "mlflow.jsonl").stat().st_size == size
     artifacts = [item.path for item in client.list_artifacts(seen.info.run_id)]
     assert sorted(artifacts) == ["config.yaml", "samples"]
+
+
+def test_figures_of_the_whole_run_are_those_of_the_last_attempt(tmp_path: Path) -> None:
+    run = tracked(tmp_path / "runs" / "first")
+    for step, hours in ((1, 0.5), (2, 1.25)):
+        tracker = MlflowTracker(SQLITE, run)
+        tracker.log(step, {"loss": 1.0})
+        tracker.totals({"castbank.gpu_hours": hours})
+        tracker.close("FINISHED")
+    size = (run.folder / "logs" / "mlflow.jsonl").stat().st_size
+    again = MlflowTracker(SQLITE, run)
+    again.totals({"castbank.gpu_hours": 9.0})  # of a start that found the run finished
+    again.close("FINISHED")
+    assert (run.folder / "logs" / "mlflow.jsonl").stat().st_size == size
+    client, seen = the_run(tmp_path / "runs")
+    points = client.get_metric_history(seen.info.run_id, "castbank.gpu_hours")
+    assert sorted((point.step, point.value) for point in points) == [(1, 0.5), (2, 1.25)]
+    assert seen.data.metrics["castbank.gpu_hours"] == 1.25
+    assert len(client.get_metric_history(seen.info.run_id, "loss")) == 2
+
+
+def test_files_that_another_machine_keeps_are_out_of_sight(tmp_path: Path) -> None:
+    assert out_of_sight("file:///nowhere/here/mlartifacts/1") == "/nowhere/here/mlartifacts/1"
+    for place in ("mlflow-artifacts:/1", "s3://bucket/1", (tmp_path / "a b" / "1").as_uri(), f"{tmp_path}/1"):
+        (tmp_path / "a b").mkdir(exist_ok=True)
+        assert out_of_sight(place) == ""
 
 
 def test_a_dead_server_costs_a_bounded_wait_and_loses_nothing(

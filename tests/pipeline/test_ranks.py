@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from data_prep.records import InputError
-from pipeline.ranks import EXIT_REQUEUE, Rank, RankFailedError, launch
+from pipeline.rank import EXIT_REQUEUE, LeaveError, Rank
+from pipeline.ranks import RankFailedError, launch
 
 
 def report_place(rank: Rank, offset: int) -> int:
@@ -36,7 +37,7 @@ def one_crashes(rank: Rank) -> int:
         sys.stderr.write("half a ton of lead\n")
         sys.stderr.flush()
         os.kill(os.getpid(), signal.SIGKILL)
-    rank.stop.wait()  # for ever: nobody asks it to stop
+    rank.stop.wait(600)  # nobody asks it to stop
     return 0
 
 
@@ -56,6 +57,11 @@ def raises(rank: Rank, error: type[Exception]) -> int:
 def test_an_error_of_the_input_comes_through_as_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^data\.shards: bad$"):
         launch(1, raises, (InputError,), tmp_path, lambda _: None)
+
+
+def test_a_reason_to_leave_comes_through_as_one(tmp_path: Path) -> None:
+    with pytest.raises(LeaveError, match=r"^data\.shards: bad$"):
+        launch(1, raises, (LeaveError,), tmp_path, lambda _: None)
 
 
 def test_a_bug_shows_its_traceback(tmp_path: Path) -> None:
@@ -153,14 +159,3 @@ def waits_for_ever(rank: Rank) -> int:
     rank.report(os.getpid())
     while True:
         rank.stop.wait(60)
-
-
-def test_a_launchers_environment_makes_a_rank_or_says_what_is_missing() -> None:
-    environment = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
-    rank = Rank.from_environment(environment, lambda _: None)
-    assert (rank.index, rank.world, rank.local) == (3, 4, 1)
-    for number, handler in zip((signal.SIGTERM, signal.SIGUSR1), before, strict=True):
-        signal.signal(number, handler)
-    with pytest.raises(InputError, match="LOCAL_RANK, MASTER_PORT"):
-        Rank.from_environment({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a"}, lambda _: None)

@@ -9,6 +9,7 @@ import pytest
 
 from data_prep.records import InputError
 from pipeline.checkpoints import Checkpoints, Progress
+from pipeline.rank import LeaveError
 from pipeline.run_folder import MetricsFile, claimed, open_run, read_metrics
 
 
@@ -37,6 +38,29 @@ def test_a_second_process_is_refused_while_the_first_lives(tmp_path: Path) -> No
         pass
 
 
+def test_an_attempt_that_takes_over_waits_for_the_end_of_the_older_one(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("forkserver")
+    claimed_it, may_end = context.Event(), context.Event()
+    older = context.Process(target=hold, args=(tmp_path, claimed_it, may_end))
+    older.start()
+    assert claimed_it.wait(60)
+    with (
+        pytest.raises(LeaveError, match=r"earlier attempt still holds it after 0\.1 s"),
+        claimed(tmp_path, 0.1),
+    ):
+        pass
+    may_end.set()
+    with claimed(tmp_path, 60):
+        older.join(60)
+    assert older.exitcode == 0
+
+
+def hold(folder: Path, claimed_it, may_end) -> None:  # type: ignore[no-untyped-def]
+    with claimed(folder):
+        claimed_it.set()
+        may_end.wait(60)
+
+
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     with pytest.raises(InputError, match="is a file"), claimed(tmp_path / "run"):
@@ -63,11 +87,15 @@ def test_goes_on_only_with_the_same_configuration_and_data(tmp_path: Path) -> No
 
 def test_without_a_checkpoint_it_starts_anew_with_whatever_is_given(tmp_path: Path) -> None:
     first = open_run(tmp_path, "seed: 0\n", {"seed": "0"}, {}, "data")
-    (tmp_path / "initial").mkdir()
+    for name in ("initial", "job", "heartbeats"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "job" / "spec.json").touch()
     assert open_run(tmp_path, "seed: 0\n", {"seed": "0"}, {"seed": "0"}, "data") == first
     assert (tmp_path / "initial").is_dir()
     assert open_run(tmp_path, "seed: 1\n", {"seed": "1"}, {"seed": "0"}, "data") != first
     assert not (tmp_path / "initial").exists()
+    assert (tmp_path / "job" / "spec.json").is_file()  # of the job that trains in this folder
+    assert (tmp_path / "heartbeats").is_dir()
 
 
 def test_killed_while_clearing_it_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
