@@ -250,5 +250,5 @@ def _summary(output: Path, spent_s: float) -> str:
         f"  look at the shards:      {output / 'report.html'}\n"
         f"  look at the evaluations: {output}/evaluation-{{real,full,lora}}/evaluation.html\n"
         f"  look at the videos:      {output / 'videos'}\n"
-        f"  look at the runs:        mlflow ui --backend-store-uri sqlite:///{store}\n"
+        f"  look at the runs:        castbank dashboard backend=sqlite:///{store}\n"
     )

@@ -1,11 +1,14 @@
-"""Session fixtures: installed face packs, the demo footage, and the shards made from it, each made once."""
+"""Session fixtures: installed face packs, the demo footage and the shards made from it, a Slurm; each made once."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.cluster.slurm_lab.lab import Lab, missing, running
 
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
@@ -47,3 +50,14 @@ def shards(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     demo = Path(__file__).parent.parent / "jobs" / "configs" / "prepare_demo.yaml"
     prepare(config.load(PrepareConfig, demo, overrides), _quiet)
     return output
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One controller and two nodes, to which Slurm's programs talk while the fixture lives; skips where there can
+    be none."""
+    if reason := missing():
+        pytest.skip(reason)
+    with running(tmp_path_factory.mktemp("slurm")) as up, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(up.conf))
+        yield up

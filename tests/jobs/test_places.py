@@ -23,7 +23,7 @@ from jobs.__main__ import main
 from jobs.overview import states_of
 from pipeline.run_folder import read_metrics
 from tests.cluster.ray_lab import RayLab, ray_lab
-from tests.cluster.slurm_lab.lab import Lab, missing, running
+from tests.cluster.slurm_lab.lab import Lab
 from tests.small_shards import make_shards
 from tests.waiting import until
 
@@ -110,15 +110,6 @@ def place(face_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             JobFolder(entry.folder).cancelled.touch()
         queue.ensure_runner()
         until(lambda: not queue.entries())
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    if reason := missing():
-        pytest.skip(reason)
-    with running(tmp_path_factory.mktemp("slurm")) as lab, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLURM_CONF", str(lab.conf))
-        yield lab
 
 
 @pytest.fixture(scope="module")
