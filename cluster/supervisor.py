@@ -2,7 +2,7 @@
 
 Every place starts ``python -m cluster.supervisor FOLDER``. It starts the processes of an attempt, passes a request
 to stop on to them, watches their heartbeats, and notes what came of it; schedulers only have to keep it alive.
-Exit code: the job's own; 75 where it was asked to stop and can go on.
+Exit code: the job's own; 75 where it was asked to stop and is to go on, 130 where its owner cancelled it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from cluster.watch import Seen, TakenOverError, watch
 
 POLL_S = 0.2
 EXIT_TAKEN_OVER = 1
+EXIT_CANCELLED = 130  # as after Ctrl-C; not 75: a script that puts the job back must not, even if it has been requeued meanwhile
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 SCHEDULER_IDS = ("SLURM_JOB_ID", "RAY_JOB_SUBMISSION_ID")
 STATES: dict[str, State] = {"done": "succeeded", "fail": "failed", "requeue": "preempted"}
@@ -142,6 +143,8 @@ class Supervisor:
         self._place.stop.unlink(missing_ok=True)
         self._place.write_outcome(state, code, verdict.reason)
         self._say(f"{state}{': ' if verdict.reason else ''}{verdict.reason}")
+        if state == "cancelled":
+            return EXIT_CANCELLED
         return code or (1 if state == "failed" else 0)
 
     def _with_environment(self, child: Child, attempt: Attempt) -> Child:

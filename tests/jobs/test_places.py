@@ -164,10 +164,11 @@ def test_all_are_one_mlflow_experiment(whole: Workplace) -> None:
         assert found[name].data.tags["castbank.code_sha256"]
 
 
-@pytest.mark.parametrize("how", ["scancel-step", "scancel-batch", "requeue", "slurmd"])
+@pytest.mark.parametrize("how", ["scancel-step", "scancel-batch", "requeue", "slurmd", "time-limit"])
 def test_slurm_training_goes_on_exactly(how: str, whole: Workplace, slurm: Lab) -> None:
-    """Signals, a requeue by hand and the death of a node's slurmd, each in the middle."""
-    job = whole.submit("slurm", how)
+    """Signals, a requeue by hand, a time limit and the death of a node's slurmd, each in the middle."""
+    limits = ("resources.time_limit_min=2", "stopping.grace_s=60") if how == "time-limit" else ()
+    job = whole.submit("slurm", how, *limits)
     until(lambda: whole.steps(how) >= 6, LIMIT_S)
     submitted = job.submitted()
     assert submitted is not None
@@ -182,6 +183,13 @@ def test_slurm_training_goes_on_exactly(how: str, whole: Workplace, slurm: Lab) 
         with contextlib.suppress(ProcessLookupError):
             os.kill(cut_off, signal.SIGCONT)  # it wakes beside the new attempt
         slurm.start_node("n2")
+    elif how == "time-limit":
+        frozen = [beat.pid for beat in heartbeats.read(job.heartbeats)]
+        for pid in frozen:  # they would be done before Slurm says that time is running out
+            os.kill(pid, signal.SIGSTOP)
+        until(lambda: slurm.ask("squeue", "-h", "-j", submitted.scheduler_id, "-o", "%M") >= "1:05", LIMIT_S)
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
     else:
         words = {
             "scancel-step": ["scancel", "--signal=USR1", submitted.scheduler_id],
