@@ -5,12 +5,15 @@ No value is ever written to a rendered script, the spec, a log or a command line
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from cluster.spec import JobError
 
 KINDS = ("env", "file", "kubernetes")
+WITH_USERINFO = re.compile(r"://[^/@\s]+@")  # a URL with a user, and mostly a password or a token, in it
+SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD)(_ID)?$", re.IGNORECASE)  # of a variable
 
 
 def split(variable: str, reference: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -71,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, JobError) as error:
         sys.stderr.write(f"castbank {args.verb}: {error}\n")
         return EXIT_INPUT
+    except BrokenPipeError:  # castbank jobs | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its end
+        return 0
     except KeyboardInterrupt:
         how = f"stopped by {signal.Signals(signals[0]).name}" if signals else "interrupted"
         sys.stderr.write(

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from cluster.job_folder import JobFolder
-from cluster.spec import LIVE, JobError
+from cluster.spec import EXIT_INPUT, JobError
 from jobs.overview import states_of
 from jobs.submission import cancel, registry
 
@@ -22,18 +22,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Cancel every job; one that has ended is said to have."""
-    places = [JobFolder(registry().find(asked)) for asked in args.jobs]
-    specs = {spec.id: spec for spec in (place.spec() for place in places)}
-    for job_id, status in states_of(specs).items():
-        spec, submitted = specs[job_id], JobFolder(specs[job_id].folder).submitted()
-        if submitted is None:
-            raise JobError(f"job {job_id} was never handed over; there is nothing to cancel")
-        if JobFolder(spec.folder).cancelled.exists():
-            sys.stdout.write(f"{job_id}: is being cancelled already ({status.state})\n")
-        elif status.state in LIVE:
-            cancel(spec, submitted.scheduler_id)
-            sys.stdout.write(f"{job_id}: asked to end; castbank status {job_id} tells when it has\n")
-        else:
-            sys.stdout.write(f"{job_id}: {status.state} already\n")
-    return 0
+    """Cancel every job, whatever happens to the others; one that has ended is said to have."""
+    code = 0
+    for asked in args.jobs:
+        try:
+            sys.stdout.write(f"{_cancelled(JobFolder(registry().find(asked)))}\n")
+        except JobError as error:
+            sys.stderr.write(f"castbank cancel: {error}\n")
+            code = EXIT_INPUT
+    return code
+
+
+def _cancelled(place: JobFolder) -> str:
+    """Ask one job to end; what to tell its owner. One whose scheduler does not answer is asked all the same: the
+    mark in its folder is enough for a supervisor that sees it."""
+    spec, submitted = place.spec(), place.submitted()
+    if submitted is None:
+        raise JobError(f"job {spec.id} was never handed over; there is nothing to cancel")
+    state = states_of({spec.id: spec})[spec.id].state
+    if state in ("succeeded", "failed", "cancelled"):
+        return f"{spec.id}: {state} already"
+    again = " again" if place.cancelled.exists() else ""
+    cancel(spec, submitted.scheduler_id)
+    return f"{spec.id}: asked{again} to end; castbank status {spec.id} tells when it has"

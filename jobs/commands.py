@@ -7,18 +7,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cluster.secret_values import WITH_USERINFO
 from data_prep.records import InputError
 from jobs import config as configs
 
 RANKED = ("train",)  # verbs that run as several processes with a rendezvous
+BY_REFERENCE = (
+    "it would be written into the job's files; take it out and give it as secrets.VARIABLE=file:PATH"
+)
 NOT_AS_JOBS = ("submit", "jobs", "status", "logs", "cancel", "requeue", "dashboard", "demo")
-WITH_PASSWORD = re.compile(r"://[^/@\s:]+:[^/@\s]+@")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ def resolve(words: Sequence[str], keys: Mapping[str, Any], folder: Path, workdir
     Raises:
         InputError: no such verb or argument, or a configuration with a wrong or missing key.
     """
+    for word in words:
+        if WITH_USERINFO.search(word) and "=" not in word:
+            raise InputError(
+                f"command: {words[0]} is given a URL with a user or password in it; {BY_REFERENCE}"
+            )
     args = _parsed(words)
     given = [f"{key}={_as_yaml(value)}" for key, value in _dotted(keys).items()]
     schema = getattr(args, "schema", None)
@@ -65,11 +72,8 @@ def resolve(words: Sequence[str], keys: Mapping[str, Any], folder: Path, workdir
     path = workdir / args.config if args.config else None
     config = configs.load(schema, path, [*places, *args.overrides, *given])
     for key, value in configs.flat(config).items():
-        if WITH_PASSWORD.search(value):
-            raise InputError(
-                f"{key}: holds a password, which would be written into the job's files; take it out and give it as "
-                "secrets.VARIABLE=file:PATH"
-            )
+        if WITH_USERINFO.search(value):
+            raise InputError(f"{key}: holds a user or password; {BY_REFERENCE}")
     return Command(_without_configuration(words, args), config)
 
 

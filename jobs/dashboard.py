@@ -49,9 +49,9 @@ class DashboardConfig:
     """castbank dashboard: where runs are kept, and where they are shown."""
 
     backend: str = (
-        "sqlite:///runs/mlflow.db"  # sqlite:///FILE; or env:NAME, file:PATH: where the URI of a database,
+        "sqlite:///runs/mlflow.db"  # sqlite:///FILE; or env:NAME, file:PATH: where the URI of a database is
+        # found, which holds a password: postgresql://USER:PASSWORD@HOST:PORT/NAME
     )
-    # which holds a password, is found: postgresql://USER:PASSWORD@HOST:PORT/NAME
     artifacts: str = ""  # s3://BUCKET/PREFIX or a folder; empty: mlartifacts beside the sqlite file
     s3: S3Config = field(default_factory=S3Config)
     host: str = "127.0.0.1"  # address to listen on; 0.0.0.0 is every one of this machine

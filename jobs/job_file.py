@@ -7,6 +7,7 @@ jobs: N that analyse a share of the clips each, and one after them that links, s
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -152,6 +153,11 @@ def _with_parts(planned: Sequence[Planned], source: str) -> list[Planned]:
         )
         whole = dataclasses.replace(plan, step=dataclasses.replace(plan.step, array=0), after=(label,))
         made += [parts, whole]
+    twice = [plan.label for plan in made if sum(plan.folder == other.folder for other in made) > 1]
+    if twice:
+        raise InputError(
+            f"{source}: steps.{twice[0]}: that name is taken by the parts of an array; rename it"
+        )
     return made
 
 
@@ -174,7 +180,7 @@ def check_values(step: Step, where: str) -> None:
     for key, value in least.items():
         section, _, name = key.rpartition(".")
         came = getattr(getattr(step, section) if section else step, name)
-        if not came >= value:
-            raise InputError(f"{where}{key}={came}: must be at least {value}")
+        if not value <= came < math.inf:
+            raise InputError(f"{where}{key}={came}: must be a number of at least {value}")
     if not step.command:
         raise InputError(f"{where}command: empty; give castbank's words, such as [train, --config, FILE]")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pathlib import Path
 from cluster import heartbeats
 from cluster.job_folder import JobFolder
 from cluster.launchers import PLACES
-from cluster.spec import LIVE, JobSpec, State
+from cluster.spec import LIVE, JobError, JobSpec, State
 from jobs.overview import states_of
 from jobs.submission import registry
 
@@ -44,7 +44,7 @@ class Row:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
-    parser.add_argument("--on", choices=PLACES, metavar="PLACE", help="only those of one place")
+    parser.add_argument("--on", choices=PLACES, metavar="PLACE", help=f"only those of {', '.join(PLACES)}")
     parser.add_argument("--all", action="store_true", help=f"all that ended, not only the last {NUM_ENDED}")
     parser.add_argument("--json", action="store_true", help="one JSON object per line, for scripts")
 
@@ -69,7 +69,7 @@ def known_jobs(place: str | None) -> dict[str, JobSpec]:
     """Every submitted job whose folder still holds it, by id."""
     found = {}
     for job_id, folder in registry().all().items():
-        if os.access(folder / "job" / "spec.json", os.R_OK):
+        with contextlib.suppress(JobError):  # deleted, unreadable, or of another version
             spec = JobFolder(folder).spec()
             if spec.id == job_id and place in (None, spec.place):  # else a later job has taken the folder
                 found[job_id] = spec

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 
 from cluster.job_folder import JobFolder
 from cluster.logs import follow
-from cluster.spec import LIVE, JobError
+from cluster.spec import LIVE, JobError, JobSpec
 from jobs.overview import states_of
 from jobs.submission import registry
 
@@ -17,6 +18,27 @@ examples:
   castbank logs first-3f2a
   castbank logs -f first-3f2a
   castbank logs first-3f2a --rank 3"""
+
+
+ASK_EVERY_S = 10.0  # a scheduler is not to be asked at each look
+
+
+class Ended:
+    """Whether a job has ended: as its folder says at once, or as its scheduler says now and then."""
+
+    def __init__(self, place: JobFolder, spec: JobSpec) -> None:
+        self._place, self._spec = place, spec
+        self._asked_s = time.monotonic()
+
+    def look(self) -> bool:
+        """Look once; a scheduler that cannot be asked is no end."""
+        outcome = self._place.outcome()
+        if outcome is not None and outcome.state != "preempted":
+            return True
+        if time.monotonic() - self._asked_s < ASK_EVERY_S:
+            return False
+        self._asked_s = time.monotonic()
+        return states_of({self._spec.id: self._spec})[self._spec.id].state not in (*LIVE, "unknown")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,9 +56,7 @@ def run(args: argparse.Namespace) -> int:
         raise JobError(f"--rank: came {args.rank}; job {spec.id} has processes 0 to {spec.world - 1}")
     paths = [place.log, place.rank_log(0)] if args.rank is None else [place.rank_log(args.rank)]
 
-    def ended() -> bool:
-        return not args.follow or states_of({spec.id: spec})[spec.id].state not in LIVE
-
+    ended = Ended(place, spec).look if args.follow else lambda: True
     for line in follow(paths, ended):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()

@@ -10,8 +10,12 @@ from cluster.outcomes import combined
 from cluster.spec import JobError, JobSpec, Status
 
 
-def states_of(jobs: Mapping[str, JobSpec]) -> dict[str, Status]:
-    """How jobs stand, by castbank's id; ``unknown`` with the reason where a scheduler cannot be asked."""
+def states_of(jobs: Mapping[str, JobSpec], *, strict: bool = False) -> dict[str, Status]:
+    """How jobs stand, by castbank's id; ``unknown`` with the reason where a scheduler cannot be asked.
+
+    Raises:
+        JobError: a scheduler cannot be asked, where ``strict``: what may run must not be taken for what does not.
+    """
     found: dict[str, Status] = {}
     asked: dict[tuple[str, str], dict[str, str]] = {}  # place and its address, to scheduler's id: ours
     for job_id, spec in jobs.items():
@@ -25,15 +29,17 @@ def states_of(jobs: Mapping[str, JobSpec]) -> dict[str, Status]:
             asked.setdefault((spec.place, _door(spec)), {})[submitted.scheduler_id] = job_id
     for (_, _), ids in asked.items():
         specs = {scheduler_id: jobs[job_id] for scheduler_id, job_id in ids.items()}
-        found |= _ask(specs, ids)
+        found |= _ask(specs, ids, strict)
     return {job_id: found[job_id] for job_id in jobs}
 
 
-def _ask(specs: Mapping[str, JobSpec], ids: Mapping[str, str]) -> dict[str, Status]:
+def _ask(specs: Mapping[str, JobSpec], ids: Mapping[str, str], strict: bool) -> dict[str, Status]:
     first = next(iter(specs.values()))
     try:
         answers = launcher(first.place).states(specs)
     except JobError as error:
+        if strict:
+            raise
         return {job_id: Status("unknown", str(error)) for job_id in ids.values()}
     gone = Status("unknown", f"{first.place} does not know it any more")
     return {

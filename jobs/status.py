@@ -17,7 +17,7 @@ from cluster.cost import of_job
 from cluster.job_folder import Attempt, JobFolder
 from cluster.logs import tail
 from cluster.policy import suspect_host
-from cluster.spec import LIVE, JobSpec, Status
+from cluster.spec import EXIT_EMPTY, EXIT_INPUT, LIVE, JobSpec, Status
 from jobs.jobs import span
 from jobs.overview import states_of
 from jobs.submission import registry
@@ -85,7 +85,7 @@ def needs(place: JobFolder, spec: JobSpec, status: Status) -> Iterator[str]:
     from pipeline.checkpoints import committed
 
     config = _config(place)
-    if "run" in config:
+    if "num_steps" in config and "run" in config:
         run = _below(spec, str(config["run"]))
         found = committed(run / "checkpoints")
         yield f"from checkpoint {found[0]}" if found else "from the beginning: there is no checkpoint yet"
@@ -101,10 +101,11 @@ def needs(place: JobFolder, spec: JobSpec, status: Status) -> Iterator[str]:
         f"{wanted.cpus_per_process} CPUs a process"
     )
     for folder in spec.after:
-        outcome = JobFolder(folder).outcome()
-        if outcome is None or outcome.state != "succeeded":
-            yield f"first the job of {folder} ({outcome.state if outcome else 'not ended'})"
-    if status.detail and "exit code 2" in status.detail:
+        before = JobFolder(folder).outcome()
+        if before is None or before.state != "succeeded":
+            yield f"first the job of {folder} ({before.state if before else 'not ended'})"
+    outcome = place.outcome()
+    if outcome is not None and outcome.exit_code in (EXIT_INPUT, EXIT_EMPTY):
         yield "its input corrected; a requeue keeps the configuration, submitting the file anew takes a new one"
     yield f"castbank requeue {spec.id}"
 
@@ -139,7 +140,7 @@ def _progress(place: JobFolder) -> str:
     from pipeline.run_folder import read_metrics
 
     config = _config(place)
-    if "num_steps" not in config:
+    if "num_steps" not in config or "run" not in config:
         return ""
     lines = read_metrics(place.spec().workdir / str(config["run"]) / "metrics.jsonl")
     if not lines:

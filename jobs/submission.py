@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -9,17 +10,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cluster import heartbeats
 from cluster.job_folder import JobFolder
 from cluster.launchers import launcher
 from cluster.registry import Registry, home
-from cluster.secret_values import split
+from cluster.secret_values import SECRET_NAME, WITH_USERINFO, split
 from cluster.spec import LIVE, JobError, JobSpec, Place
 from data_prep.records import InputError
 from jobs import config as configs
-from jobs.commands import WITH_PASSWORD, Command, resolve
+from jobs.commands import Command, resolve
 from jobs.job_file import Planned
 from jobs.overview import states_of
 
@@ -83,9 +85,10 @@ def _check_secrets(plan: Planned) -> None:
     for variable, reference in plan.step.secrets.items():
         split(variable, reference)
     for variable, value in plan.step.environment.items():
-        if WITH_PASSWORD.search(value):
+        if WITH_USERINFO.search(value) or SECRET_NAME.search(variable):
             raise InputError(
-                f"environment.{variable}: holds a password; give it as secrets.{variable}=file:PATH"
+                f"environment.{variable}: looks like a secret, which would be written into the job's files; give "
+                f"it as secrets.{variable}=file:PATH"
             )
 
 
@@ -96,8 +99,7 @@ def submit(prepared: Sequence[Prepared]) -> list[tuple[JobSpec, str]]:
         JobError: a job of that name or folder is live, or the scheduler refuses; what was submitted before it in
             the same call is cancelled again.
     """
-    for item in prepared:
-        _check_free(item.spec)
+    _check_free([item.spec for item in prepared])
     done: list[tuple[JobSpec, str]] = []
     ids: dict[Path, str] = {}
     try:
@@ -108,7 +110,8 @@ def submit(prepared: Sequence[Prepared]) -> list[tuple[JobSpec, str]]:
             done.append((item.spec, ids[item.spec.folder]))
     except BaseException:
         for spec, scheduler_id in reversed(done):
-            cancel(spec, scheduler_id)
+            with contextlib.suppress(JobError):  # the mark in its folder is there in any case
+                cancel(spec, scheduler_id)
         raise
     return done
 
@@ -122,17 +125,34 @@ def hand_over(spec: JobSpec, after: Sequence[str], command: Command | None = Non
         raise JobError(
             f"folder {str(spec.folder)!r} cannot be made: {error.strerror}; give another"
         ) from error
-    place.renew()
-    place.forgive()
-    if spec.code is not None:
-        take_snapshot(place)
-    if command is not None and command.config is not None:
-        configs.save(command.config, place.job)
-    place.write_spec(spec)
-    scheduler_id = launcher(spec.place).submit(spec, after)
+    with kept_where_refused(place):
+        place.renew()
+        place.forgive()
+        heartbeats.forget(place.heartbeats)
+        if spec.code is not None:
+            take_snapshot(place)
+        if command is not None and command.config is not None:
+            configs.save(command.config, place.job)
+        place.write_spec(spec)
+        registry().add(spec.id, spec.folder)  # before: what is interrupted after sbatch is to be found
+        scheduler_id = launcher(spec.place).submit(spec, after)
     place.write_submitted(spec.place, scheduler_id)
-    registry().add(spec.id, spec.folder)
     return scheduler_id
+
+
+@contextlib.contextmanager
+def kept_where_refused(place: JobFolder) -> Iterator[None]:
+    """Put back what says how an earlier job of the folder ended, where the scheduler does not take the new one."""
+    names = ("spec.json", "submitted.json", "outcome.json", "config.yaml", "forgiven")
+    before = {name: (place.job / name).read_bytes() for name in names if (place.job / name).is_file()}
+    try:
+        yield
+    except BaseException:
+        for name in names:
+            (place.job / name).unlink(missing_ok=True)
+        for name, data in before.items():
+            (place.job / name).write_bytes(data)
+        raise
 
 
 def cancel(spec: JobSpec, scheduler_id: str) -> None:
@@ -169,22 +189,21 @@ def _git() -> dict[str, str | bool]:
     return {"git_commit": commit, "dirty": bool(ask("status", "--porcelain", "--", *ROOMS))}
 
 
-def _check_free(spec: JobSpec) -> None:
-    """Raise JobError where a live job has this folder, or, in the same place, this name."""
+def _check_free(specs: Sequence[JobSpec]) -> None:
+    """Raise JobError where a live job has the folder of one of these, or, in the same place, its name."""
+    folders = {spec.folder for spec in specs}
+    names = {(spec.name, spec.place) for spec in specs}
     found = {}
     for job_id, folder in registry().all().items():
         place = JobFolder(folder)
-        if not os.access(place.job / "spec.json", os.R_OK) or place.outcome() is not None:
-            continue
-        other = place.spec()
-        if other.id == job_id and (
-            folder == spec.folder or (other.name, other.place) == (spec.name, spec.place)
-        ):
-            found[job_id] = other
-    for job_id, status in states_of(found).items():
+        with contextlib.suppress(JobError):  # gone, unreadable, or of another version: not ours to judge
+            other = place.spec()
+            if other.id == job_id and (folder in folders or (other.name, other.place) in names):
+                found[job_id] = other
+    for job_id, status in states_of(found, strict=True).items():
         if status.state in LIVE:
-            same = "folder" if found[job_id].folder == spec.folder else "name"
+            same = "folder" if found[job_id].folder in folders else "name"
             raise JobError(
-                f"{same}: {str(getattr(spec, same))!r} is that of job {job_id}, which is {status.state}; wait "
-                f"for it, end it with castbank cancel {job_id}, or give another {same}="
+                f"{same}: {str(getattr(found[job_id], same))!r} is that of job {job_id}, which is {status.state}; "
+                f"wait for it, end it with castbank cancel {job_id}, or give another {same}="
             )

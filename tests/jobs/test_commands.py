@@ -65,7 +65,12 @@ def test_the_kept_configuration_says_the_same(tmp_path: Path) -> None:
         (["train", "--config", "/none.yaml"], {}, "/none.yaml' does not exist"),
         (["prepare", "a.csv"], {}, "--output"),
         (["report", "x"], {"a": 1}, "keys: report takes no configuration"),
-        (["train", "data.shards=x"], {"tracking": {"uri": "postgresql://me:pw@host/db"}}, "holds a password"),
+        (
+            ["train", "data.shards=x"],
+            {"tracking": {"uri": "postgresql://me:pw@host/db"}},
+            "holds a user or password",
+        ),
+        (["doctor", "--tracking-uri", "http://me:pw@host"], {}, "a URL with a user or password in it"),
         (["train", "data.shards=x"], {"base": "${oc.env:HOME}"}, "'${' is how"),
     ],
 )

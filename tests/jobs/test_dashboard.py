@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import socket
@@ -16,16 +17,21 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from cluster.job_folder import JobFolder
+from data_prep.faces import packs
 from data_prep.records import InputError
 from jobs import config as configs
 from jobs import dashboard
+from jobs.__main__ import main
 from jobs.dashboard import DashboardConfig
 from jobs.dashboard_stores import Keys, check_bucket, check_database, referenced
 from pipeline.config import TrackingConfig
 from pipeline.mlflow_tracker import MlflowTracker
 from pipeline.tracker import TrackedRun
 from tests import tracking_lab
+from tests.small_training import Workplace
 from tests.tracking_lab import BUCKET, KEY_ID, PASSWORD, SECRET_KEY, Lab, free_port
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LAST_LINE = "Ctrl-C ends it\n"
@@ -283,3 +289,45 @@ def command_lines() -> list[str]:
             continue
     assert any("mlflow" in words for words in found)
     return found
+
+
+@pytest.mark.slow
+def test_a_job_is_tracked_on_postgresql_and_s3(
+    stores: Lab, place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """castbank submit to castbank dashboard: a training as a job of two ranks, seen through MLflow alone."""
+    import psycopg
+    from mlflow import MlflowClient
+
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "models").symlink_to(packs.home() / "models")
+    monkeypatch.setenv("CASTBANK_HOME", str(tmp_path / "home"))
+    port, folder = free_port(), tmp_path / "elsewhere" / "tracked"
+    words = place.arguments("unused", "num_steps=6", f"tracking.uri=http://127.0.0.1:{port}")
+    job = {"name": "tracked", "folder": str(folder), "resources": {"processes_per_node": 2}}
+    job["command"] = [word for word in words if not word.startswith("run=")]
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    with served(tmp_path, [*stores.overrides(), f"port={port}"], stores.environment()):
+        assert main(["submit", str(tmp_path / "job.json"), "--on", "local"]) == 0
+        outcome = until(JobFolder(folder).outcome, 300)
+        assert outcome.state == "succeeded"
+        client = MlflowClient(f"http://127.0.0.1:{port}")
+        experiment = client.get_experiment_by_name("castbank")
+        (run,) = [
+            run for run in client.search_runs([experiment.experiment_id]) if "castbank.job" in run.data.tags
+        ]
+        assert run.info.status == "FINISHED"
+        assert [p.step for p in client.get_metric_history(run.info.run_id, "loss")] == list(range(1, 7))
+        assert run.data.tags["castbank.place"] == "local"
+        code = json.loads((folder / "job" / "code.json").read_text())
+        assert run.data.tags["castbank.code_sha256"] == code["sha256"]
+        assert run.data.metrics["castbank.process_hours"] > 0
+        assert client.list_artifacts(run.info.run_id, "samples")
+    with psycopg.connect(stores.database) as database:
+        (row,) = database.execute(
+            "select count(*), count(distinct step) from metrics where key = 'loss' and run_uuid = %s",
+            (run.info.run_id,),
+        ).fetchall()
+        assert row == (6, 6)
+    written = [p.read_bytes() for p in folder.rglob("*") if p.is_file()]
+    assert not any(secret.encode() in data for data in written for secret in (PASSWORD, SECRET_KEY, KEY_ID))

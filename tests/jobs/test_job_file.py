@@ -83,7 +83,7 @@ def test_arguments_come_last(tmp_path: Path) -> None:
         ("name: x\nfolder: y\ncommand: [train]\nresorces: {nodes: 2}", "did you mean 'resources'"),
         (
             "name: x\nfolder: y\ncommand: [train]\nresources: {nodes: 0}",
-            "resources.nodes=0: must be at least 1",
+            "resources.nodes=0: must be a number of at least 1",
         ),
         ("name: x\nfolder: y\ncommand: [train]\nresources: {nodes: two}", "resources.nodes"),
         ("name: x\nfolder: y\ncommand: [train]\narray: 4", "has no {part} that tells its processes apart"),
@@ -93,6 +93,12 @@ def test_arguments_come_last(tmp_path: Path) -> None:
         ("name: x\nfolder: y\nsteps: {a: train}", "steps.a: came 'train'; a step holds keys"),
         ("name: x\nfolder: y\nsteps: {../a: {command: [train]}}", "a step's name is a folder's too"),
         ("name: x\nfolder: y\ncommand: [train]\nkeys: {a: '${nothing}'}", "nothing"),
+        ("name: x\nfolder: y\ncommand: [train]\nresources: {memory_gib: .inf}", "memory_gib=inf: must be"),
+        (
+            "name: x\nfolder: y\nsteps: {p: {command: [prepare, a, --output, b], array: 2},"
+            " p-parts: {command: [report, b]}}",
+            "steps.p-parts: that name is taken",
+        ),
         ("- a list", "holds a list"),
         ("name: [", "is not YAML"),
     ],

@@ -42,7 +42,7 @@ def root(face_home: Path, footage: Path, tmp_path_factory: pytest.TempPathFactor
     made = tmp_path_factory.mktemp("data-places")
     (made / "home").mkdir()
     (made / "home" / "models").symlink_to(face_home / "models")
-    with (footage / "short.csv").open(newline="", encoding="utf-8") as source:
+    with (footage / "short.csv").open(newline="", encoding="utf-8-sig") as source:
         rows = list(csv.DictReader(source))
     with (made / "short.csv").open("w", newline="", encoding="utf-8") as target:
         writer = csv.DictWriter(target, list(rows[0]))

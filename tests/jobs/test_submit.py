@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from cluster.job_folder import JobFolder
+from cluster.local import LocalLauncher
 from cluster.local_queue import Queue
-from cluster.spec import LIVE
+from cluster.spec import LIVE, JobError
 from jobs.__main__ import main
 from jobs.overview import states_of
 from jobs.submission import registry
@@ -157,6 +159,7 @@ def test_cancelling_twice_and_after_the_end(here: Path, say: Say) -> None:
     say("submit", report_job(here, "look"), "--on", "local")
     assert ended("look") == "succeeded"
     assert "succeeded already" in say("cancel", "look")
+    assert "succeeded already" in say("cancel", "other", "look", code=2)  # one that is not there keeps nobody
     assert "no such id or folder" in say("cancel", "other", code=2)
 
 
@@ -171,6 +174,60 @@ def test_cancelling_twice_and_after_the_end(here: Path, say: Say) -> None:
 )
 def test_wrong_words(words: tuple[str, ...], message: str, here: Path, say: Say) -> None:
     assert message in say(*words, code=2)
+
+
+@pytest.mark.parametrize("verb", ["prepare", "train", "cache"])
+def test_the_status_of_a_failed_job_of_any_verb(verb: str, here: Path, say: Say) -> None:
+    command = {
+        "prepare": ["prepare", "none.csv", "--output", "out"],
+        "train": ["train", "data.shards=none"],
+        "cache": ["cache", "data.shards=none"],
+    }[verb]
+    say(
+        "submit", write(here / "job.json", name=verb, folder=f"runs/{verb}", command=command), "--on", "local"
+    )
+    assert ended(verb) == "failed"
+    status = say("status", verb)
+    assert f"castbank requeue {verb}-" in status
+    assert "its input corrected" in status
+
+
+def test_a_refused_submission_leaves_the_job_before_it_as_it_was(here: Path, say: Say) -> None:
+    say("submit", report_job(here, "look"), "--on", "local")
+    assert ended("look") == "succeeded"
+    text = report_job(here, "look", resources={"cpus_per_process": 4096})
+    say("submit", text, "--on", "local", code=2)
+    assert "succeeded" in say("jobs")
+    assert "state      succeeded" in say("status", "look")
+
+
+def test_a_scheduler_that_cannot_be_asked_is_no_reason_to_start_twice(
+    here: Path, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say("submit", report_job(here, "look"), "--on", "local")
+    assert ended("look") == "succeeded"
+    place = JobFolder(here / "runs" / "look")
+    place.forget_outcome()
+
+    def silent(*_: object) -> NoReturn:
+        raise JobError("the queue does not answer")
+
+    monkeypatch.setattr(LocalLauncher, "states", silent)
+    assert "unknown" in say("jobs")
+    assert "does not answer" in say("requeue", "look", code=2)
+    assert "does not answer" in say("submit", report_job(here, "look"), "--on", "local", code=2)
+    assert "asked to end" in say("cancel", "look")
+    assert place.cancelled.exists()
+
+
+@pytest.mark.parametrize(
+    "environment", [{"AWS_SECRET_ACCESS_KEY": "x"}, {"HF_TOKEN": "x"}, {"STORE": "https://token@host/x"}]
+)
+def test_a_secret_in_the_environment_is_refused(environment: dict[str, str], here: Path, say: Say) -> None:
+    said = say("submit", report_job(here, "look", environment=environment), "--on", "local", code=2)
+    assert f"environment.{next(iter(environment))}: looks like a secret" in said
+    assert "give it as secrets." in said
+    assert not (here / "runs").exists()
 
 
 def test_what_a_scheduler_cannot_give_is_refused_before_anything_is_left(here: Path, say: Say) -> None:
