@@ -5,12 +5,14 @@ from __future__ import annotations
 import shlex
 import socket
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from cluster import secret_values
 from cluster.job_folder import Attempt, JobFolder
-from cluster.local_queue import Queue, capacity, wanted
+from cluster.local_entries import Entry, elsewhere
+from cluster.local_queue import capacity, own_queue, wanted
+from cluster.local_readiness import awaited
 from cluster.processes import Child
-from cluster.registry import home
 from cluster.spec import JobError, JobSpec, Status
 
 
@@ -18,7 +20,7 @@ class LocalLauncher:
     """See ``cluster.launchers.Launcher``; the scheduler's id of a job is its own."""
 
     def __init__(self) -> None:
-        self._queue = Queue(home() / "queue")
+        self._queue = own_queue()
 
     def render(self, spec: JobSpec) -> str:
         """A bash script that becomes the job's supervisor."""
@@ -31,12 +33,17 @@ class LocalLauncher:
         return "\n".join([*head, *lines, *body, ""])
 
     def submit(self, spec: JobSpec, after: Sequence[str]) -> str:
-        """Put the job into the queue; it starts at once where there is room. ``after`` is the supervisor's affair.
+        """Put the job into the queue; it starts at once where there is room; ``spec.after`` says the rest.
 
         Raises:
-            JobError: it asks for more than the machine has, or for a secret that the machine cannot find later.
+            JobError: it asks for more than the machine has, for a secret that the machine cannot find later, or
+                for a working directory that is not there.
         """
         secret_values.check(spec.secrets, ("file",), "local")
+        if not spec.workdir.is_dir():
+            raise JobError(
+                f"workdir: {str(spec.workdir)!r} is no folder of this machine; give one that is there, or make it"
+            )
         has = dict(zip(("CPUs", "GPUs"), capacity(), strict=True))
         for (what, have), want in zip(has.items(), wanted(spec), strict=True):
             if want > have:
@@ -56,23 +63,43 @@ class LocalLauncher:
         entries = {entry.id: entry for entry in self._queue.entries().values()}
         if any(not entry.alive() for entry in entries.values()):
             self._queue.ensure_runner()
-        found = {}
-        for job_id, spec in jobs.items():
-            outcome = JobFolder(spec.folder).outcome()
-            entry = entries.get(job_id)
-            if entry is not None and entry.alive():
-                found[job_id] = Status("running")
-            elif outcome is not None and outcome.state != "preempted":
-                found[job_id] = Status(outcome.state, outcome.reason)
-            elif entry is not None:
-                found[job_id] = Status("queued", "goes on where it was" if outcome or entry.pid else "")
-            else:
-                found[job_id] = Status("preempted" if outcome else "unknown")
+        found = {job_id: _status(spec, entries.get(job_id)) for job_id, spec in jobs.items()}
+        if not jobs.keys() <= entries.keys():
+            others = elsewhere()
+            for job_id in [job_id for job_id in jobs if job_id in others and job_id not in entries]:
+                if found[job_id].state in ("unknown", "preempted"):
+                    found[job_id] = _status_elsewhere(others[job_id])
         return found
 
     def cancel(self, spec: JobSpec, scheduler_id: str) -> None:
         """Nothing more: runner and supervisor have seen the mark in the job's folder, or will see it."""
         self._queue.ensure_runner()
+
+
+def _status(spec: JobSpec, entry: Entry | None) -> Status:
+    """How a job stands, whose entry in this machine's queue is given where it has one."""
+    if entry is not None and entry.alive():
+        return Status("running")
+    outcome = JobFolder(spec.folder).outcome()
+    if entry is not None and entry.awaits is not None:
+        return Status("queued", "until what ran in its folder before has ended")
+    if outcome is not None and outcome.state != "preempted":
+        return Status(outcome.state, outcome.reason)
+    if entry is None:
+        return Status("preempted" if outcome else "unknown")
+    if (folder := awaited(spec.after)) is not None:
+        return Status("queued", f"after {folder}")
+    return Status("queued", "goes on where it was" if outcome or entry.started_s else "")
+
+
+def _status_elsewhere(path: Path) -> Status:
+    """Only the machine of an entry can tell whether its supervisor is there, and start it.
+
+    It counts as live, so that nobody starts it a second time here.
+    """
+    return Status(
+        "queued", f"on {path.parent.name}; ask there, or delete {path} if that machine is gone for good"
+    )
 
 
 def children(spec: JobSpec, attempt: Attempt) -> list[Child]:

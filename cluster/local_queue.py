@@ -1,65 +1,35 @@
 """The queue of this machine: jobs wait in it until there are cores and GPUs for them, in order of priority and age.
 
-One small file per waiting or running job. A runner, started by the first submission and gone when the queue is
-empty, starts each job's supervisor in a session of its own. A job whose supervisor is gone without an outcome, as
-after a reboot, is put back into the queue by the next runner.
+One small file per waiting or running job, and one entry per folder. A runner, started by the first submission and
+gone when the queue is empty, starts each job's supervisor in a session of its own. A job whose supervisor is gone
+without an outcome, as after a reboot, is put back into the queue by the next runner; one whose supervisor comes to
+nothing again and again has failed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
+import hashlib
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from cluster.job_folder import JobFolder, write_atomic
+from cluster.job_folder import JobFolder
+from cluster.local_entries import Entry, Process, load, queue_folder, save, started
+from cluster.local_environment import passed_on
+from cluster.local_readiness import num_ended, settled
 from cluster.spec import JobSpec
 
 POLL_S = 0.2
-SAME_START_S = 1.0  # the start times of one process, read twice, differ by less
-WITH_PASSWORD = re.compile(r"://[^/@\s:]+:[^/@\s]+@")
-PASSED_ON = (  # of the submitter's environment, by how the name begins; nothing that may be a secret
-    "HOME", "PATH", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
-    "LC_", "CASTBANK_HOME", "CUDA_", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_", "NCCL_", "GLOO_", "DS_", "HF_HOME",
-    "TORCH_", "TRITON_", "XDG_CACHE_HOME", "PIP_", "npm_config_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
-    "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_", "REQUESTS_CA_BUNDLE",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One job in the queue. pid, started_s: of its supervisor while it runs; gpus: those it was given."""
-
-    id: str
-    folder: Path
-    num_cpus: int
-    num_gpus: int
-    environment: dict[str, str]
-    pid: int | None = None
-    started_s: float = 0.0
-    gpus: tuple[int, ...] = ()
-
-    def alive(self) -> bool:
-        """Whether its supervisor is there."""
-        import psutil
-
-        if self.pid is None:
-            return False
-        try:
-            process = psutil.Process(self.pid)
-            same: bool = abs(process.create_time() - self.started_s) < SAME_START_S
-            return same and str(process.status()) != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
+TROUBLE_S = 30.0  # before an entry that could not be handled is looked at again
+UNREADABLE = (OSError, ValueError, TypeError, KeyError)  # of a file that is damaged, or another version's
 
 
 class Queue:
@@ -67,28 +37,42 @@ class Queue:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def add(self, spec: JobSpec) -> None:
-        """Put a job at the end of those of its priority."""
-        own = {
-            name: value
-            for name, value in os.environ.items()
-            if name.startswith(PASSED_ON) and not WITH_PASSWORD.search(value)
-        }
-        entry = Entry(spec.id, spec.folder, *wanted(spec), own)
-        name = f"{5_000_000_000 - spec.priority:010d}-{time.time_ns():020d}-{spec.id}.json"
-        write_atomic(self.folder / name, _to_json(entry))
+        """Put a job at the end of those of its priority, in the place of an earlier submission of its folder."""
+        num_cpus, num_gpus = wanted(spec)
+        entry = Entry(
+            spec.id, spec.folder, os.uname().nodename, num_cpus, num_gpus, passed_on(os.environ), spec.after
+        )
+        place = hashlib.sha256(os.fsencode(spec.folder)).hexdigest()[:12]
+        name = f"{5_000_000_000 - spec.priority:010d}-{time.time_ns():020d}-{place}-{spec.id}.json"
+        with self.changes():
+            earlier = list(self.folder.glob(f"*-*-{place}-*.json"))
+            for path in earlier:
+                entry = _instead(entry, path)
+            save(self.folder / name, entry)
+            for path in earlier:
+                path.unlink()
+
+    def paths(self) -> list[Path]:
+        """The file of every job in the queue, in the order in which they are started."""
+        return sorted(self.folder.glob("*.json"))
 
     def entries(self) -> dict[Path, Entry]:
-        """Every job in the queue, in the order in which they are started."""
+        """Every job in the queue whose file can be read, in the order in which they are started."""
         found = {}
-        for path in sorted(self.folder.glob("*.json")):
-            with contextlib.suppress(FileNotFoundError):  # ended meanwhile
-                record = json.loads(path.read_text(encoding="utf-8"))
-                record |= {"folder": Path(record["folder"]), "gpus": tuple(record["gpus"])}
-                found[path] = Entry(**record)
+        for path in self.paths():
+            with contextlib.suppress(*UNREADABLE):  # ended meanwhile, or what the runner's log tells of
+                found[path] = load(path)
         return found
+
+    @contextlib.contextmanager
+    def changes(self) -> Iterator[None]:
+        """Nobody else changes the queue meanwhile; waits for whoever does."""
+        with (self.folder / "changes").open("a") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[bool]:
@@ -103,7 +87,7 @@ class Queue:
 
     def ensure_runner(self) -> None:
         """Start a runner where there is work and none is there; it outlives this process."""
-        if not self.entries():
+        if not self.paths():
             return
         with self.alone() as free:
             if not free:
@@ -121,12 +105,18 @@ class Queue:
             )
 
 
+def own_queue() -> Queue:
+    """This user's queue on this machine."""
+    return Queue(queue_folder())
+
+
 class Runner:
     """Starts what fits, until nothing is left."""
 
     def __init__(self, queue: Queue, num_cpus: int, num_gpus: int) -> None:
         self._queue, self._num_cpus, self._num_gpus = queue, num_cpus, num_gpus
         self._started: dict[int, subprocess.Popen[bytes]] = {}  # by pid, to reap them
+        self._put_off: dict[Path, float] = {}  # entries in trouble, and until when on the monotonic clock
 
     def run(self) -> None:
         """Until the queue is empty."""
@@ -138,41 +128,51 @@ class Runner:
         for process in list(self._started.values()):
             if process.poll() is not None:
                 del self._started[process.pid]
-        running: list[Entry] = []
-        waiting: dict[Path, Entry] = {}
-        for path, entry in self._queue.entries().items():
-            if entry.alive():
-                running.append(entry)
-            elif self._over(entry):
-                path.unlink(missing_ok=True)
-            else:
-                waiting[path] = entry
-        cpus = self._num_cpus - sum(entry.num_cpus for entry in running)
-        gpus = sorted(set(range(self._num_gpus)) - {gpu for entry in running for gpu in entry.gpus})
-        for path, entry in waiting.items():
-            if entry.num_cpus > cpus or entry.num_gpus > len(gpus):
-                break  # in order: a large job is not overtaken for ever by small ones
-            given, gpus = tuple(gpus[: entry.num_gpus]), gpus[entry.num_gpus :]
-            self._start(path, replace(entry, gpus=given))
-            cpus -= entry.num_cpus
-        return bool(running or waiting)
+        with self._queue.changes():
+            holding, ready = self._sorted()
+            cpus = self._num_cpus - sum(entry.num_cpus for entry in holding)
+            gpus = sorted(set(range(self._num_gpus)) - {gpu for entry in holding for gpu in entry.gpus})
+            for path, entry in ready.items():
+                if entry.num_cpus > cpus or entry.num_gpus > len(gpus):
+                    break  # in order: a large job is not overtaken for ever by small ones
+                with self._troubled(path):
+                    self._start(path, replace(entry, gpus=tuple(gpus[: entry.num_gpus])))
+                    cpus, gpus = cpus - entry.num_cpus, gpus[entry.num_gpus :]
+            return bool(self._queue.paths())
 
-    def _over(self, entry: Entry) -> bool:
-        """Whether a job without a supervisor has ended; one that its owner no longer wants ends here."""
-        place = JobFolder(entry.folder)
-        outcome = place.outcome()
-        if outcome is not None and outcome.state != "preempted":
-            return True
-        if place.cancelled.exists():
-            place.write_outcome("cancelled", 0, "cancelled while it waited")
-            return True
-        return not place.job.is_dir()  # its folder was deleted
+    def _sorted(self) -> tuple[list[Entry], dict[Path, Entry]]:
+        """Those that hold cores and GPUs, and those that may be started now, in order."""
+        holding: list[Entry] = []
+        ready: dict[Path, Entry] = {}
+        for path in self._queue.paths():
+            with self._troubled(path):
+                entry = load(path)
+                if entry.holds():
+                    holding.append(entry)
+                elif time.monotonic() >= self._put_off.get(path, 0.0):
+                    startable = settled(path, entry)
+                    ready |= {path: startable} if startable else {}
+        return holding, ready
+
+    @contextlib.contextmanager
+    def _troubled(self, path: Path) -> Iterator[None]:
+        """What goes wrong with one entry is told in the runner's log and holds up no other; it waits."""
+        try:
+            yield
+        except UNREADABLE as error:
+            now_s = time.monotonic()
+            if now_s >= self._put_off.get(path, 0.0):
+                self._put_off[path] = now_s + TROUBLE_S
+                sys.stderr.write(f"{path.name} waits: {type(error).__name__}: {error}\n")
+                sys.stderr.flush()
 
     def _start(self, path: Path, entry: Entry) -> None:
-        import psutil
-
         place = JobFolder(entry.folder)
-        place.renew()
+        seen = num_ended(place)
+        place.forget_outcome()
+        place.stop.unlink(
+            missing_ok=True
+        )  # not cancelled: its owner may have set that since it was looked at
         given = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, entry.gpus))} if self._num_gpus else {}
         with place.log.open("ab") as log:
             process = subprocess.Popen(
@@ -185,8 +185,22 @@ class Runner:
                 start_new_session=True,
             )
         self._started[process.pid] = process
-        started_s = psutil.Process(process.pid).create_time()
-        write_atomic(path, _to_json(replace(entry, pid=process.pid, started_s=started_s)))
+        now = replace(entry, num_ended=seen, starts=entry.starts + 1, started_s=time.time())
+        try:
+            save(path, replace(now, supervisor=Process(process.pid, started(process.pid))))
+        except OSError:  # a supervisor that no entry knows would be started a second time
+            process.kill()
+            raise
+
+
+def _instead(entry: Entry, path: Path) -> Entry:
+    """A new entry in the place of an earlier one, whose supervisor it has to wait for if that is there."""
+    with contextlib.suppress(*UNREADABLE):
+        earlier = load(path)
+        process = earlier.supervisor if earlier.alive() else earlier.awaits
+        if process is not None and process.alive():
+            return replace(entry, awaits=process, gpus=earlier.gpus, replaces=earlier.id)
+    return entry
 
 
 def wanted(spec: JobSpec) -> tuple[int, int]:
@@ -203,17 +217,11 @@ def capacity() -> tuple[int, int]:
     return len(os.sched_getaffinity(0)), num_gpus
 
 
-def _to_json(entry: Entry) -> str:
-    return json.dumps(asdict(entry) | {"folder": str(entry.folder)})
-
-
 def main(arguments: Sequence[str]) -> int:
     """Be the runner of a queue's folder, unless there is one."""
     queue = Queue(Path(arguments[0]))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    while (
-        queue.entries()
-    ):  # again: a job may have come while the last look was over and the lock not yet free
+    while queue.paths():  # again: a job may have come while the last look was over and the lock not yet free
         with queue.alone() as free:
             if not free:
                 return 0

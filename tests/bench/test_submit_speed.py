@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cluster.job_folder import JobFolder
-from cluster.local_queue import Queue
+from cluster.local_queue import own_queue
 from cluster.registry import Registry
 from cluster.spec import JobSpec, Resources
 from tests.small_shards import make_shards
@@ -35,10 +35,13 @@ def castbank(home: Path, *words: str) -> float:
     return time.perf_counter() - started
 
 
-def test_a_thousand_waiting_jobs_are_listed_in_two_seconds(tmp_path: Path) -> None:
+def test_a_thousand_waiting_jobs_are_listed_in_two_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first asks for more than there is, so that none of them starts."""
     home = tmp_path / "home"
-    queue, registry = Queue(home / "queue"), Registry(home / "jobs")
+    monkeypatch.setenv("CASTBANK_HOME", str(home))
+    queue, registry = own_queue(), Registry(home / "jobs")
     first = JobSpec("job-0", "job", "local", (sys.executable, "-c", ""), tmp_path / "0", tmp_path)
     for number in range(NUM_JOBS):
         spec = replace(first, id=f"job-{number}", name=f"job {number}", folder=tmp_path / str(number))

@@ -16,8 +16,8 @@ import pytest
 
 from cluster.job_folder import JobFolder
 from cluster.launchers import launcher
-from cluster.local_queue import Queue, Runner, capacity
-from cluster.spec import LIVE, JobError, JobSpec, Resources, Retry
+from cluster.local_queue import Queue, Runner, capacity, own_queue
+from cluster.spec import LIVE, JobError, JobSpec, Resources, Retry, Status
 from tests.cluster.test_spec import hostile_spec
 from tests.waiting import until
 
@@ -29,7 +29,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty CASTBANK_HOME whose runner has ended when the test has."""
     monkeypatch.setenv("CASTBANK_HOME", str(tmp_path / "home"))
     yield tmp_path
-    queue = Queue(tmp_path / "home" / "queue")
+    queue = own_queue()
     for entry in queue.entries().values():
         JobFolder(entry.folder).cancelled.touch()
     queue.ensure_runner()
@@ -68,7 +68,7 @@ def test_a_job_leaves_its_log_and_its_outcome(home: Path) -> None:
     assert submit(spec) == "good"
     assert ended(spec) == "succeeded"
     assert said(spec) == "it is a 'b'\n"
-    until(lambda: not Queue(home / "home" / "queue").entries())
+    until(lambda: not own_queue().entries())
 
 
 def test_the_submitters_secrets_stay_with_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,9 @@ def test_a_job_that_never_fits_is_refused(home: Path) -> None:
         submit(job(home / "large", "", cpus=CPUS + 1))
     with pytest.raises(JobError, match=r"secrets\.TOKEN: env:… cannot be resolved on local"):
         submit(job(home / "secret", "", secrets={"TOKEN": "env:TOKEN"}))
-    assert not Queue(home / "home" / "queue").entries()
+    with pytest.raises(JobError, match=rf"workdir: '{home}/nowhere' is no folder of this machine"):
+        submit(replace(job(home / "lost", ""), workdir=home / "nowhere"))
+    assert not own_queue().entries()
 
 
 STOPPABLE = (
@@ -136,8 +138,9 @@ def test_a_preempted_job_goes_on(home: Path) -> None:
     spec = job(home / "run", STOPPABLE.format(again=home / "again"))
     submit(spec)
     until(lambda: "ready" in said(spec))
-    (entry,) = Queue(home / "home" / "queue").entries().values()
-    os.kill(entry.pid or 0, signal.SIGTERM)
+    (entry,) = own_queue().entries().values()
+    assert entry.supervisor
+    os.kill(entry.supervisor.pid, signal.SIGTERM)
     assert ended(spec) == "succeeded"
     assert said(spec) == "ready\ncheckpoint\nwent on\n"
 
@@ -152,12 +155,12 @@ def test_what_was_killed_goes_on(reboot: bool, home: Path) -> None:
     submit(spec)
     until(lambda: "ready" in said(spec))
     again.touch()
-    (entry,) = Queue(home / "home" / "queue").entries().values()
-    assert entry.pid
-    runner = psutil.Process(entry.pid).parent()
+    (entry,) = own_queue().entries().values()
+    assert entry.supervisor
+    runner = psutil.Process(entry.supervisor.pid).parent()
     if reboot and runner:
         runner.kill()
-    os.kill(entry.pid, signal.SIGKILL)
+    os.kill(entry.supervisor.pid, signal.SIGKILL)
     assert ended(spec) == "succeeded"
     assert [a.kind for a in JobFolder(spec.folder).attempts()] == ["lost", "ok"]
 
@@ -190,6 +193,52 @@ def test_any_name_is_only_a_name(seed: int) -> None:
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
     body = [line for line in text.splitlines() if not line.startswith("#")]
     assert sum(line.startswith("exec ") for line in body) == 1
+
+
+def test_a_step_of_a_chain_leaves_the_core_to_the_one_before_it(home: Path) -> None:
+    """Though it is of higher priority and there is room for one only."""
+    os.mkfifo(home / "gate")
+    first = job(home / "first", f"open({str(home / 'gate')!r}).read()", cpus=CPUS)
+    second = job(home / "second", "print('ran')", cpus=CPUS, after=(first.folder,), priority=5)
+    third = job(home / "third", "", after=(home / "first", home / "second"))
+    for spec in (second, third, first):
+        submit(spec)
+    until(lambda: state(first) == "running")
+    waiting = launcher("local").states({spec.id: spec for spec in (second, third)})
+    assert waiting == {each: Status("queued", f"after {home / 'first'}") for each in ("second", "third")}
+    with (home / "gate").open("w"):
+        pass
+    assert [ended(spec) for spec in (first, second, third)] == ["succeeded"] * 3
+
+
+def test_two_submissions_of_a_folder_do_not_take_each_other_over(home: Path) -> None:
+    """The second comes while the supervisor of the first is there; without an outcome neither would end."""
+    spec = job(home / "run", "print('ran')")
+    submit(spec)
+    until(lambda: JobFolder(spec.folder).outcome())
+    JobFolder(spec.folder).renew()
+    submit(spec)
+    assert ended(spec) == "succeeded"
+    until(lambda: not own_queue().entries())
+    assert [attempt.kind for attempt in JobFolder(spec.folder).attempts()] == ["ok", "ok"]
+
+
+def test_machines_that_share_a_home_folder_have_a_queue_each(home: Path) -> None:
+    spec = job(home / "there", "print('ran')")
+    there = Queue(own_queue().folder.with_name("other-machine"))
+    there.add(spec)
+    assert own_queue().folder.name == os.uname().nodename
+    (path,) = there.paths()
+    told = Status("queued", f"on other-machine; ask there, or delete {path} if that machine is gone for good")
+    assert launcher("local").states({"there": spec, "none": job(home / "none", "")}) == {
+        "there": told,
+        "none": Status("unknown"),
+    }
+    submit(job(home / "here", ""))
+    until(lambda: not own_queue().entries())
+    assert there.paths() == [path]
+    JobFolder(spec.folder).write_outcome("succeeded", 0, "")
+    assert state(spec) == "succeeded"
 
 
 def test_entries_are_plain_json(home: Path) -> None:

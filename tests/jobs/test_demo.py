@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.job_folder import JobFolder
-from cluster.local_queue import Queue
+from cluster.local_queue import own_queue
 from data_prep.records import InputError
 from jobs.demo import StepError, Steps
 from jobs.submission import hand_over
@@ -54,4 +54,4 @@ def test_a_step_of_an_earlier_demo_that_still_runs_is_not_started_twice(steps: S
         steps("train", "--version")
     with (tmp_path / "gate").open("w"):
         pass
-    until(lambda: not Queue(tmp_path / "home" / "queue").entries())
+    until(lambda: not own_queue().entries())

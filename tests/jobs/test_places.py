@@ -17,7 +17,7 @@ import pytest
 
 from cluster import heartbeats
 from cluster.job_folder import JobFolder
-from cluster.local_queue import Queue
+from cluster.local_queue import own_queue
 from cluster.spec import LIVE
 from jobs.__main__ import main
 from jobs.overview import states_of
@@ -105,7 +105,7 @@ def place(face_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CASTBANK_HOME", str(home))
         yield Workplace(root)
-        queue = Queue(home / "queue")
+        queue = own_queue()
         for entry in queue.entries().values():
             JobFolder(entry.folder).cancelled.touch()
         queue.ensure_runner()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cluster.job_folder import JobFolder
-from cluster.local_queue import Queue
+from cluster.local_queue import own_queue
 from cluster.registry import Registry
 from cluster.spec import LIVE
 from jobs.__main__ import main
@@ -53,7 +53,7 @@ def root(face_home: Path, footage: Path, tmp_path_factory: pytest.TempPathFactor
         patch.setenv("CASTBANK_HOME", str(made / "home"))
         patch.chdir(made)
         yield made
-        queue = Queue(made / "home" / "queue")
+        queue = own_queue()
         for entry in queue.entries().values():
             JobFolder(entry.folder).cancelled.touch()
         queue.ensure_runner()

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.job_folder import JobFolder
 from cluster.local import LocalLauncher
-from cluster.local_queue import Queue
+from cluster.local_queue import own_queue
 from cluster.spec import LIVE, JobError
 from jobs.__main__ import main
 from jobs.overview import states_of
@@ -29,7 +29,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     make_shards(tmp_path / "shards", num_samples=2)
     yield tmp_path
-    queue = Queue(tmp_path / "home" / "queue")
+    queue = own_queue()
     for entry in queue.entries().values():
         JobFolder(entry.folder).cancelled.touch()
     queue.ensure_runner()
@@ -80,7 +80,7 @@ def test_a_job_from_submission_to_its_end(here: Path, say: Say) -> None:
     assert "castbank report shards --output" in status
     place = JobFolder(here / "runs" / "look")
     assert {path.name for path in place.code.iterdir()} == {"pipeline", "jobs", "data_prep", "cluster"}
-    assert place.spec().environment == {"A": "b"}
+    assert place.spec().environment["A"] == "b"
 
 
 def test_a_job_keeps_the_code_that_it_was_submitted_with(here: Path, say: Say) -> None:
@@ -145,7 +145,7 @@ def test_names_and_folders_of_live_jobs_are_taken(here: Path, say: Say) -> None:
     say("submit", waits, "--on", "local")
     assert ended("look") == "succeeded"
     JobFolder(here / "runs" / "look").job.joinpath("outcome.json").unlink()  # as if it ran: no outcome yet
-    queue = Queue(here / "home" / "queue")
+    queue = own_queue()
     queue.add(JobFolder(here / "runs" / "look").spec())
     assert "folder: " in say("submit", waits, "--on", "local", code=2)
     other = report_job(here, "look", resources={})
