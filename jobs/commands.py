@@ -128,4 +128,6 @@ def _as_yaml(value: Any) -> str:
         return "'" + value.replace("'", "''") + "'"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_as_yaml, value))}]"
-    return {None: "null", True: "true", False: "false"}.get(value, str(value))
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
