@@ -1,20 +1,25 @@
 """One part of an array, where a scheduler starts each by itself: a job of its own in ``FOLDER/job/part-K``.
 
 So every part has its attempts, its heartbeats and its outcome, and what was done is not done again when the array
-is handed over a second time. The part that ends last notes how the whole ended.
+is handed over a second time, unless something else is asked of it now. The part that ends last notes how the whole
+ended.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cluster.job_folder import JobFolder, Outcome
+from cluster.job_folder import JobFolder, Outcome, write_atomic
 from cluster.spec import JobError, JobSpec
 from cluster.supervisor import Supervisor
+
+ASKED = "asked.sha256"  # in a part's ``job``: of what it was asked to do
 
 
 def part_folder(whole: Path, number: int) -> Path:
@@ -30,22 +35,23 @@ def part_spec(spec: JobSpec, number: int) -> JobSpec:
 
 
 def renew(spec: JobSpec) -> None:
-    """Forget how parts ended that have not succeeded, before the array is handed over again."""
+    """Forget how parts ended that are to run, before the array is handed over again."""
     for number in range(1, spec.array + 1):
         part = JobFolder(part_folder(spec.folder, number))
-        if not _succeeded(part) and part.job.is_dir():
+        if not _is_done(spec, number) and part.job.is_dir():
             part.renew()
             part.forgive()
 
 
 def run(whole: Path, number: int) -> int:
-    """Run a part to its end, unless that was done before; the exit code."""
+    """Run a part to its end, unless just that was done before; the exit code."""
     spec = JobFolder(whole).spec()
     part = JobFolder(part_folder(whole, number))
     code = 0
-    if not _succeeded(part):
+    if not _is_done(spec, number):
         part.renew()
         part.write_spec(part_spec(spec, number))
+        write_atomic(part.job / ASKED, _asked(spec, number))
         _link(whole, number)
         code = Supervisor(part.folder).run()
     note_whole(whole, spec.array)
@@ -82,9 +88,22 @@ def _outcome(part: JobFolder) -> Outcome | None:
     return None
 
 
-def _succeeded(part: JobFolder) -> bool:
+def _is_done(spec: JobSpec, number: int) -> bool:
+    """Whether a part has succeeded at what is asked of it now: an array may be submitted anew with other keys."""
+    part = JobFolder(part_folder(spec.folder, number))
     outcome = _outcome(part)
-    return outcome is not None and outcome.state == "succeeded"
+    if outcome is None or outcome.state != "succeeded":
+        return False
+    with contextlib.suppress(OSError):
+        return (part.job / ASKED).read_text(encoding="utf-8") == _asked(spec, number)
+    return False
+
+
+def _asked(spec: JobSpec, number: int) -> str:
+    """Of what a part is asked to do: its command, and the configuration that it reads."""
+    config = JobFolder(spec.folder).job / "config.yaml"
+    words = json.dumps(part_spec(spec, number).command).encode()
+    return hashlib.sha256(words + b"\0" + (config.read_bytes() if config.is_file() else b"")).hexdigest()
 
 
 def _link(whole: Path, number: int) -> None:

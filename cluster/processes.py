@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ PR_SET_PDEATHSIG = 1
 LAST_WORDS_S = (
     5.0  # from one process's failure to the kill of its peers, which notice by themselves within 1 s
 )
+KILL_S = 30.0  # for killed processes to be gone; one that waits for a file server or a device may never be
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Group:
         self._first_failure_s: float | None = None
         self._failures: list[int] = []  # places, in the order they were seen
         self._asked = False  # to end
+        self._stuck: set[int] = set()  # places of processes that outlived their kill, and count as killed
         try:
             for child in children:
                 self._running.append(_start(child, workdir))
@@ -68,15 +71,24 @@ class Group:
                 process.send_signal(number)
 
     def kill(self) -> None:
-        """End every process now, with whatever it has started in its own process group."""
+        """End every process now, with whatever it has started in its own process group. One that the kernel cannot
+        end within ``KILL_S`` is left behind; the attempt's fence keeps it from writing."""
         for process in self._running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        until_s = time.monotonic() + KILL_S
+        for index, process in enumerate(self._running):
+            if index in self._stuck:
+                continue
+            try:
+                process.wait(max(until_s - time.monotonic(), 0.0))
+            except subprocess.TimeoutExpired:
+                self._stuck.add(index)
+                _say(f"process {process.pid} is still there {KILL_S:g} s after its kill, and is left behind")
 
     def ended(self) -> Ended | None:
         """How the attempt ended, once every process has; peers of a failed one are killed after some seconds."""
-        codes = [process.poll() for process in self._running]
+        codes = [self._code(index) for index in range(len(self._running))]
         for index, code in enumerate(codes):
             if (
                 code is not None
@@ -92,7 +104,13 @@ class Group:
         if alive:
             return None
         self.kill()  # what ended processes may have left in their groups
-        return self._verdict([self._as_asked(process.returncode) for process in self._running])
+        last = [self._code(index) for index in range(len(self._running))]
+        return self._verdict([self._as_asked(code) for code in last if code is not None])
+
+    def _code(self, index: int) -> int | None:
+        """Of a process that has ended, or must be taken to have; None while it runs."""
+        code = self._running[index].poll()
+        return -signal.SIGKILL if code is None and index in self._stuck else code
 
     def _as_asked(self, code: int) -> int:
         """One whose Python had ended already when it was asked to end dies of the signal: no failure."""
@@ -126,6 +144,11 @@ def _die_with_parent() -> None:
     """A supervisor that is killed takes its processes along (Linux; elsewhere they are fenced off later)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"castbank: {text}\n")
+    sys.stderr.flush()
 
 
 def _as_shell(code: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import types
 import typing
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ it); ``lost``: it started, left no outcome and is no longer there; ``unknown``: 
 
 LIVE: frozenset[State] = frozenset({"queued", "running"})
 EXIT_INPUT, EXIT_EMPTY, EXIT_REQUEUE = 2, 3, 75  # castbank's own exit codes; 75 is EX_TEMPFAIL
+EXIT_KILLED = 128 + signal.SIGKILL  # as a shell says it
 
 
 class JobError(Exception):
@@ -161,8 +163,17 @@ def to_json(spec: Any) -> str:
 
 
 def from_json(text: str) -> JobSpec:
-    """The spec that ``to_json`` wrote."""
-    made = _made(JobSpec, json.loads(text))
+    """The spec that ``to_json`` wrote; what another version wrote beyond the fields that there are is left out.
+
+    Raises:
+        JobError: it is no spec, or lacks what this version must know.
+    """
+    try:
+        made = _made(JobSpec, json.loads(text))
+    except (ValueError, TypeError, KeyError) as error:
+        raise JobError(
+            f"spec.json was written by another version of castbank, or is torn ({error}); submit the job file again"
+        ) from error
     assert isinstance(made, JobSpec)
     return made
 
@@ -176,8 +187,11 @@ def _made(hint: Any, value: Any) -> Any:
     """``value`` of JSON as what a type annotation asks for; only the kinds of type that a JobSpec has."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise TypeError(f"{str(value)[:40]!r} came for a mapping")
         hints = _hints(typing.cast(type, hint))
-        return typing.cast(type, hint)(**{name: _made(hints[name], item) for name, item in value.items()})
+        known = {name: _made(hints[name], item) for name, item in value.items() if name in hints}
+        return typing.cast(type, hint)(**known)
     if hint is Path:
         return Path(value)
     if origin is tuple:

@@ -19,7 +19,7 @@ from pathlib import Path
 from cluster import heartbeats
 from cluster.job_folder import ENV_FOLDER, ENV_TOKEN, Attempt, JobFolder
 from cluster.launchers import starter
-from cluster.outcomes import still_missing
+from cluster.outcomes import close_cut_off, still_missing
 from cluster.policy import Verdict, judge
 from cluster.processes import Child, Group
 from cluster.secret_values import secret_values
@@ -28,7 +28,8 @@ from cluster.watch import Seen, TakenOverError, watch
 
 POLL_S = 0.2
 EXIT_TAKEN_OVER = 1
-EXIT_CANCELLED = 130  # as after Ctrl-C; not 75: a script that puts the job back must not, even if it has been requeued meanwhile
+# As after Ctrl-C; not 75: a script that puts the job back must not, even where it has been requeued meanwhile.
+EXIT_CANCELLED = 130
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 SCHEDULER_IDS = ("SLURM_JOB_ID", "RAY_JOB_SUBMISSION_ID")
 STATES: dict[str, State] = {"done": "succeeded", "fail": "failed", "requeue": "preempted"}
@@ -40,6 +41,7 @@ class Supervisor:
     def __init__(self, folder: Path) -> None:
         self._place = JobFolder(folder)
         self._spec = self._place.spec()
+        self._token = self._place.holder()  # of the last attempt that is this one's, or was there before it
         self._asked_s: float | None = None  # when a signal or the job's owner asked to stop
 
     def run(self) -> int:
@@ -52,23 +54,35 @@ class Supervisor:
         ):  # a scheduler may start what is done once more
             self._say("has succeeded already")
             return 0
-        self._place.forget_outcome()
         try:
-            if not self._wait_for_others():
-                return self._end(Verdict("requeue", 0, "asked to stop before it began"), EXIT_REQUEUE)
-            self._close_cut_off()
-            return self._attempts()
-        except JobError as error:
-            return self._end(Verdict("fail", 0, str(error)), 1)
+            self._check_held()
+            self._place.forget_outcome()
+            return self._to_its_end()
         except TakenOverError as error:  # the other writes now: this one leaves no word
             self._say(str(error))
             return EXIT_TAKEN_OVER
 
+    def _to_its_end(self) -> int:
+        try:
+            if not self._wait_for_others():
+                return self._end(Verdict("requeue", 0, "asked to stop before it began"), EXIT_REQUEUE)
+            self._check_held()
+            lost = close_cut_off(self._place)
+            if lost is not None and (counted := self._place.counted()):
+                self._say(f"attempt {lost.number} {lost.kind}: {lost.reason}")
+                if (verdict := self._judged(counted)).next == "fail":
+                    return self._end(verdict, 1)
+            return self._attempts()
+        except JobError as error:
+            return self._end(Verdict("fail", 0, str(error)), 1)
+
     def _attempts(self) -> int:
         while True:
             attempt = self._attempt()
-            verdict = judge(self._place.counted(), self._spec.retry)
+            verdict = self._judged(self._place.counted())
             self._say(f"attempt {attempt.number} {attempt.kind}: {verdict.reason or 'done'}")
+            if verdict.next == "requeue":
+                return self._end(verdict, EXIT_REQUEUE)
             if verdict.next != "again":
                 return self._end(verdict, attempt.exit_code or 0)
             if self._asked_within(verdict.wait_s):
@@ -81,14 +95,13 @@ class Supervisor:
                 return False
         return True
 
-    def _close_cut_off(self) -> None:
-        """Note the end of an attempt whose supervisor did not live to note it."""
-        for attempt in self._place.attempts():
-            if attempt.end_s is None:
-                step = heartbeats.last_step(self._place.heartbeats)
-                end_s = max(heartbeats.last_seen_s(self._place.heartbeats), attempt.start_s)
-                lost = replace(attempt, end_s=end_s, kind="lost", reason="cut off", step=step)
-                self._place.note_attempt(lost)
+    def _judged(self, counted: Sequence[Attempt]) -> Verdict:
+        return judge(counted, self._spec.retry, with_steps=self._spec.ranks)
+
+    def _check_held(self) -> None:
+        """Raise TakenOverError where another supervisor has begun an attempt while this one waited."""
+        if (holder := self._place.holder()) != self._token:
+            raise TakenOverError(f"attempt {holder} has taken the job over; this supervisor ends")
 
     def _asked_within(self, wait_s: float) -> bool:
         """Whether a request to stop has come, now or within some seconds."""
@@ -103,10 +116,12 @@ class Supervisor:
         return self._asked_s is not None
 
     def _attempt(self) -> Attempt:
+        self._check_held()
         place, number = self._place, len(self._place.attempts()) + 1
         attempt = Attempt(number, random.token_hex(8), os.uname().nodename, _scheduler_id(), time.time())
         place.note_attempt(attempt)
         place.claim(attempt.token)
+        self._token = attempt.token
         heartbeats.forget(place.heartbeats)
         seen = self._seen(attempt)
         attempt = replace(
@@ -115,7 +130,7 @@ class Supervisor:
             exit_code=seen.code,
             kind=seen.kind,
             reason=seen.reason,
-            step=heartbeats.last_step(place.heartbeats),
+            step=heartbeats.last_step(place.heartbeats, attempt.token),
             stopped_s=time.monotonic() - self._asked_s if self._asked_s is not None else None,
             failed_rank=seen.rank,
             failed_host=seen.host,
@@ -137,6 +152,7 @@ class Supervisor:
 
     def _end(self, verdict: Verdict, code: int) -> int:
         """Commit the job's end and return this process's exit code."""
+        self._check_held()
         state = STATES[verdict.next]
         if state != "succeeded" and self._place.cancelled.exists():
             state = "cancelled"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cluster import heartbeats
 from cluster.job_folder import JobFolder
 from cluster.processes import Ended, Group
-from cluster.spec import EXIT_REQUEUE, JobSpec
+from cluster.spec import EXIT_KILLED, EXIT_REQUEUE, JobSpec
 
 POLL_S = 0.2
 
@@ -42,9 +42,8 @@ def watch(spec: JobSpec, token: str, group: Group, stop_wanted: Callable[[], boo
     Raises:
         TakenOverError: another attempt holds the job now; this one's processes have been killed.
     """
-    place, limits = JobFolder(spec.folder), spec.stopping
+    place, limits, ranks = JobFolder(spec.folder), spec.stopping, Ranks(spec, token)
     told_s: float | None = None
-    began_s = time.monotonic()
     while True:
         if told_s is None and stop_wanted():
             told_s = time.monotonic()
@@ -57,21 +56,43 @@ def watch(spec: JobSpec, token: str, group: Group, stop_wanted: Callable[[], boo
         if told_s is not None and time.monotonic() - told_s > limits.grace_s:
             group.kill()
             reason = f"killed: no end within {limits.grace_s} s of the request"
-            return Seen(EXIT_REQUEUE, "preempted", reason)
-        if (silent := heartbeats.silent(place.heartbeats, limits.hang_s)) is not None:
+            return Seen(EXIT_KILLED, "preempted", reason)
+        if (hung := ranks.hung()) is not None:
             group.kill()
-            return Seen(1, "hung", silent.text(), silent.rank, silent.host)
-        if spec.ranks and time.monotonic() - began_s > limits.hang_s and (gone := _unheard(spec)):
-            group.kill()
-            reason = f"rank {gone[0]} of {spec.world} was never heard of in {limits.hang_s} s"
-            return Seen(1, "hung", reason, gone[0])
+            return hung
         time.sleep(POLL_S)
 
 
-def _unheard(spec: JobSpec) -> list[int]:
-    """Ranks that have not said anything yet."""
-    heard = {beat.rank for beat in heartbeats.read(JobFolder(spec.folder).heartbeats)}
-    return sorted(set(range(spec.world)) - heard)
+class Ranks:
+    """The ranks of an attempt, of which none may be silent for longer than ``stopping.hang_s``.
+
+    On Ray they are counted, and their time runs, from when the driver has placed them: until then they wait for
+    room, and an elastic training begins with fewer.
+    """
+
+    def __init__(self, spec: JobSpec, token: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._spec, self._token, self._clock = spec, token, clock
+        self._place = JobFolder(spec.folder)
+        self._ears = heartbeats.Ears(self._place.heartbeats, token, clock)
+        self._count = None if spec.place == "ray" else spec.world
+        self._placed_s = clock()
+
+    def hung(self) -> Seen | None:
+        """How the attempt ends where a rank hangs, or was never heard of; None while all is well."""
+        limit_s = self._spec.stopping.hang_s
+        if (silent := self._ears.silent(limit_s)) is not None:
+            return Seen(1, "hung", silent.text(), silent.rank, silent.host)
+        if not self._spec.ranks:
+            return None
+        if self._count is None:
+            self._count = heartbeats.world(self._place.job, self._token)
+            self._placed_s = self._clock()
+        if self._count is None or self._clock() - self._placed_s <= limit_s:
+            return None
+        if not (gone := self._ears.unheard(self._count)):
+            return None
+        reason = f"rank {gone[0]} of {self._count} was never heard of in {limit_s} s"
+        return Seen(1, "hung", reason, gone[0])
 
 
 def _account(spec: JobSpec, token: str, ended: Ended, stopping: bool) -> Seen:

@@ -28,7 +28,8 @@ FRESH_S = (
 
 @dataclass(frozen=True)
 class End:
-    """How the processes of one pod ended. kind: ok, failed, hung or preempted, or gone: its peers had ended."""
+    """How the processes of one pod ended. kind: ok, failed, hung or preempted, or gone: its peers had ended,
+    which its attempt calls lost."""
 
     code: int
     kind: str
@@ -120,6 +121,10 @@ class Gang:
     def num_reports(self) -> int:
         """How many have ended, for less than reading what they say."""
         return sum(1 for _ in self._folder.glob(f"end-{self.token}-*.json"))
+
+    def has_reported(self, index: int) -> bool:
+        """Whether the processes of a pod have ended, by its own word."""
+        return (self._folder / f"end-{self.token}-{index}.json").exists()
 
     def decide(self, decision: Decision) -> None:
         """For pod 0: tell the others what follows."""

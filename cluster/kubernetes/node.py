@@ -21,9 +21,10 @@ from cluster.job_folder import Attempt, JobFolder
 from cluster.kubernetes.children import node_children
 from cluster.kubernetes.gang import Decision, End, Gang
 from cluster.kubernetes.objects import EXIT_FINAL
+from cluster.outcomes import close_cut_off
 from cluster.policy import judge
 from cluster.processes import LAST_WORDS_S, Group
-from cluster.spec import EXIT_EMPTY, EXIT_INPUT, EXIT_REQUEUE, JobError, State
+from cluster.spec import EXIT_EMPTY, EXIT_INPUT, EXIT_KILLED, EXIT_REQUEUE, JobError, State
 
 POLL_S = 0.2  # of this pod's own processes
 GANG_POLL_S = 1.0  # of files that a file server keeps
@@ -50,6 +51,7 @@ class Node:
         self._spec = self._place.spec()
         self._nodes = self._spec.resources.nodes
         self._gang = Gang(folder, index, self._nodes)
+        self._ears: heartbeats.Ears  # for the attempt, once it has begun
         self._asked = False
 
     def run(self) -> int:
@@ -60,6 +62,7 @@ class Node:
         try:
             if not self._gather():
                 return self._never_began()
+            self._ears = heartbeats.Ears(self._place.heartbeats, self._gang.token)
             end = self._attempt()
             self._gang.report(end)
             self._say(f"{end.kind}: {end.reason or 'its processes have ended'}")
@@ -70,17 +73,35 @@ class Node:
     def _gather(self) -> bool:
         """Until all pods are there; False where this one is asked to stop first."""
         self._say(f"waits for the {self._nodes} pods of the job")
-        while not self._asked and not self._place.cancelled.exists():
+        while not self._asked and not self._place.cancelled.exists() and not self._has_failed():
             self._gang.join()
             if self._index > 0 and self._gang.sealed():
                 return True
             if self._index == 0 and (members := self._gang.gather()):
+                if self._lost_too_often():
+                    return False
                 self._begin(members)
                 return True
             time.sleep(GANG_POLL_S)
         return False
 
+    def _has_failed(self) -> bool:
+        outcome = self._place.outcome()
+        return outcome is not None and outcome.state == "failed"
+
+    def _lost_too_often(self) -> bool:
+        """For pod 0: whether the attempts that nobody saw end, of which there may be a new one, end the job."""
+        counted = self._place.counted() if close_cut_off(self._place) is not None else []
+        verdict = judge(counted, self._spec.retry) if counted else None
+        if verdict is None or verdict.next != "fail":
+            return False
+        self._say(verdict.reason)
+        self._place.write_outcome("failed", 1, verdict.reason)
+        return True
+
     def _never_began(self) -> int:
+        if self._has_failed():
+            return EXIT_FINAL
         if not self._place.cancelled.exists():
             return EXIT_REQUEUE
         if self._index == 0:
@@ -89,12 +110,6 @@ class Node:
 
     def _begin(self, members: tuple[str, ...]) -> None:
         place, token = self._place, secrets.token_hex(8)
-        for attempt in place.attempts():
-            if attempt.end_s is None:
-                step = heartbeats.last_step(place.heartbeats)
-                place.note_attempt(
-                    replace(attempt, end_s=time.time(), kind="lost", reason="cut off", step=step)
-                )
         number = len(place.attempts()) + 1
         place.note_attempt(
             Attempt(number, token, os.uname().nodename, os.environ.get("HOSTNAME", ""), time.time())
@@ -147,17 +162,15 @@ class Node:
             return self._end(EXIT_REQUEUE, "gone", "another pod failed or was replaced", 0)
         if state.told_s is not None and now_s - state.told_s > stopping.grace_s:
             reason = f"killed: no end within {stopping.grace_s} s of the request"
-            return self._end(EXIT_REQUEUE, "preempted", reason, 0)
-        silent = heartbeats.silent(self._place.heartbeats, stopping.hang_s)
+            return self._end(EXIT_KILLED, "preempted", reason, 0)
+        silent = self._ears.silent(stopping.hang_s)
         if silent is not None:
             return self._end(1, "hung", silent.text(), silent.rank)
         if now_s - state.started_s > stopping.hang_s:
-            seen = {beat.rank for beat in heartbeats.read(self._place.heartbeats)}
-            for rank in self._ranks():
-                if rank not in seen:
-                    return self._end(
-                        1, "hung", f"rank {rank} has never been seen, {stopping.hang_s} s on", rank
-                    )
+            gone = set(self._ears.unheard(self._spec.world)) & set(self._ranks())
+            if gone:
+                reason = f"rank {min(gone)} has never been seen, {stopping.hang_s} s on"
+                return self._end(1, "hung", reason, min(gone))
         return None
 
     def _account(self, code: int, local: int, state: _Watched) -> End:
@@ -179,9 +192,9 @@ class Node:
             place.attempts()[-1],
             end_s=time.time(),
             exit_code=end.code,
-            kind=end.kind,
+            kind="lost" if end.kind == "gone" else end.kind,
             reason=end.reason,
-            step=heartbeats.last_step(place.heartbeats),
+            step=heartbeats.last_step(place.heartbeats, self._gang.token),
             failed_rank=end.rank if end.kind in ("failed", "hung") else None,
             failed_host=end.host if end.kind in ("failed", "hung") else "",
         )
@@ -199,6 +212,7 @@ class Node:
 
     def _heard(self) -> Mapping[int, End]:
         """What all pods report, or those that do in time; while they stop they have grace_s for it."""
+        self._outlast(self._one_is_over)
         wait_s = HEARD_OUT_S + (self._spec.stopping.grace_s if self._place.stop.exists() else 0)
 
         def all_there() -> Mapping[int, End] | None:
@@ -209,6 +223,7 @@ class Node:
 
     def _follow(self) -> int:
         """For the other pods: what pod 0 decides. Without that, never 0: a pod that succeeds is not made again."""
+        self._outlast(lambda: self._gang.has_reported(0))
         grace_s = self._spec.stopping.grace_s
         decision = self._until(
             lambda: EXIT_REQUEUE if self._gang.replaced() is not None else self._gang.decision(),
@@ -218,6 +233,21 @@ class Node:
             return EXIT_REQUEUE
         self._until(lambda: self._asked or None, decision.wait_s)
         return decision.code
+
+    def _one_is_over(self) -> bool:
+        """Whether nothing more can come of the attempt: all pods have reported, or one that it did not go well."""
+        reports = self._gang.reports()
+        return len(reports) == self._nodes or any(end.kind != "ok" for end in reports.values())
+
+    def _outlast(self, over: Callable[[], bool]) -> None:
+        """Wait for ranks that have more to do than this pod's, as rank 0 that exports, for as long as all are heard
+        of: a pod that ended before them would be replaced, and so end them."""
+        while not over() and self._gang.replaced() is None:
+            if self._ears.silent(self._spec.stopping.hang_s) is not None:
+                return
+            if self._asked and not self._place.stop.exists():
+                self._place.stop.touch()
+            time.sleep(GANG_POLL_S)
 
     def _until(self, found: Callable[[], T | None], wait_s: float) -> T | None:
         until_s = time.monotonic() + wait_s
@@ -248,7 +278,7 @@ def worst(reports: Mapping[int, End], nodes: int) -> End:
     silent = next((index for index in range(nodes) if index not in reports), None)
     stopped = [end for end in reports.values() if end.kind == "preempted"]
     if stopped:
-        return stopped[0]
+        return max(stopped, key=lambda end: end.code)  # one that was killed has left no checkpoint
     if silent is not None:
         reason = f"pod {silent} is gone without a word: its node was lost, or its memory was too small"
         return End(128 + signal.SIGKILL, "failed", reason, 0, "", time.time())

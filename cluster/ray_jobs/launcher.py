@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from cluster import secret_values
 from cluster.job_folder import Attempt, JobFolder
 from cluster.processes import Child
-from cluster.spec import JobError, JobSpec, State, Status
+from cluster.spec import EXIT_REQUEUE, JobError, JobSpec, State, Status
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"  # Ray's own
 ENV_ADDRESS, ENV_ID = "RAY_ADDRESS", "RAY_JOB_SUBMISSION_ID"
@@ -36,7 +36,6 @@ LOST = (
     "JOB_SUPERVISOR_ACTOR_DIED",
     "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE",
 )  # Ray's words: its node went down
-EXIT_PREEMPTED = 75
 DETAIL = 200  # characters of Ray's own message that are kept
 
 
@@ -240,7 +239,7 @@ def _free_id(wanted: str, taken: set[str]) -> str:
 def _status(details: Any) -> Status:
     state = STATES[str(details.status.value)]
     message = " ".join((details.message or "").split())[:DETAIL]
-    if state == "failed" and details.driver_exit_code == EXIT_PREEMPTED:
+    if state == "failed" and details.driver_exit_code == EXIT_REQUEUE:
         return Status("preempted", "stopped on request; it goes on where it was")
     if state == "failed" and details.error_type in LOST:
         return Status("lost", message)

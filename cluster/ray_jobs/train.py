@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+from cluster import heartbeats
 from cluster.job_folder import ENV_TOKEN, JobFolder
 from cluster.ray_jobs.rank import Board, Report, run_rank, verdict
 from cluster.spec import EXIT_INPUT, EXIT_REQUEUE, JobError, JobSpec
@@ -88,7 +89,7 @@ class Driver:
             count = num_workers(self._spec, [node["Resources"] for node in ray.nodes() if node["Alive"]])
             self._say(f"{count} of {self._spec.world} ranks are to be placed, {self._spec.ray.placement}")
             fitted = pool.submit(self._fit, board, count)
-            if not self._has_ended(fitted, board):
+            if not self._has_ended(fitted, board, count):
                 self._say("asked to stop before a rank had begun")
                 return EXIT_REQUEUE
             if not _found_no_room(fitted.exception()):
@@ -137,12 +138,16 @@ class Driver:
         given = {"folder": str(spec.folder), "token": self._token, "board": board}
         DataParallelTrainer(run_rank, train_loop_config=given, scaling_config=scaling, run_config=run).fit()
 
-    def _has_ended(self, fitted: Future[None], board: Any) -> bool:
-        """Wait, and pass a request to stop on; False where it came before any rank began, which none will now."""
+    def _has_ended(self, fitted: Future[None], board: Any, count: int) -> bool:
+        """Wait, and pass a request to stop on; False where it came before any rank began, which none will now. The
+        supervisor is told of the ranks as soon as they are placed: one of them begins only when all are."""
         import ray
 
-        told = False
+        told = placed = False
         while not wait([fitted], POLL_S).done:
+            if not placed and ray.get(board.report.remote()).hosts:
+                placed = True
+                heartbeats.note_world(self._place.job, self._token, count)
             if self._asked.is_set() and not told:
                 told = True
                 ray.get(board.stop.remote())

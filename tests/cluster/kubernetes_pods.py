@@ -24,8 +24,8 @@ RANK = """
 import json, os, signal, sys, time
 from pathlib import Path
 job, rank, token = Path(os.environ["CASTBANK_JOB"]) / "job", int(os.environ["RANK"]), os.environ["CASTBANK_ATTEMPT"]
-def beat(step, phase="train", age_s=0):
-    now = time.time() - age_s
+def beat(step, phase="train"):
+    now = time.time()
     text = json.dumps(dict(rank=rank, host="here", pid=os.getpid(), token=token, phase=phase, step=step,
                            step_at_s=now, alive_at_s=now))
     (job / "heartbeats").mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ from cluster.kubernetes.children import node_children
 from cluster.kubernetes.gang import End, Gang
 from cluster.kubernetes.node import exit_codes, worst
 from cluster.rendezvous import find
-from cluster.spec import Resources, Retry
+from cluster.spec import Resources, Retry, Stopping
 from tests.cluster.kubernetes_pods import FOREVER, outcome, pods_of, training
 from tests.waiting import until
 
@@ -128,8 +128,8 @@ def test_a_pod_that_is_gone_without_a_word_is_noticed_by_its_successor(tmp_path:
 
 
 def test_a_rank_that_hangs_ends_the_attempt(tmp_path: Path) -> None:
-    code = "beat(3, age_s=1000 if rank and first else 0)\nif first:\n    while True: signal.pause()"
-    spec = training(tmp_path / "run", code)
+    code = "beat(3, 'train' if rank and first else 'done')\nif first:\n    while True: signal.pause()"
+    spec = training(tmp_path / "run", code, stopping=Stopping(grace_s=20, hang_s=5))
     with pods_of(spec, tmp_path) as pods:
         pods.start(0)
         pods.start(1)
@@ -211,6 +211,7 @@ def test_how_an_attempt_ended_is_told_by_the_pod_that_knows_most() -> None:
     assert worst({0: ok, 1: crashed, 2: gone}, 3) == crashed
     assert worst({0: crashed, 1: bad}, 2) == bad
     assert worst({0: ok, 1: stopped}, 3) == stopped
+    assert worst({0: stopped, 1: replace(stopped, code=137)}, 2).code == 137
     assert worst({0: ok}, 2).code == 137
     assert exit_codes("done", 0) == (0, 0)
     assert exit_codes("again", 9) == (1, 75)

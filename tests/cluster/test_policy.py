@@ -34,6 +34,15 @@ def attempts(*told: tuple[str, int, int]) -> list[Attempt]:
         ([("lost", 0, 5), ("lost", 0, 5), ("failed", 1, 5)], Retry(max_without_progress=3), "fail"),
         ([("failed", 1, k) for k in range(3)], Retry(max_failures=3), "fail"),
         ([("lost", 0, 1), ("lost", 0, 2), ("failed", 1, 3)], Retry(max_failures=2), "again"),
+        ([("lost", 0, 5)] * 2, Retry(), "again"),
+        ([("lost", 0, 5)] * 3, Retry(), "fail"),  # as where the supervisor itself has too little memory
+        ([("lost", 0, k) for k in range(30)], Retry(), "again"),  # killed without warning, but it comes on
+        ([("lost", 75, 5)], Retry(on_exit_codes=(137,)), "again"),  # nor has it a code of its own
+        ([("preempted", 75, 5)] * 30, Retry(), "requeue"),
+        ([("preempted", 137, 5)] * 2, Retry(), "requeue"),
+        ([("preempted", 137, 5)] * 3, Retry(), "fail"),  # killed each time, and never a checkpoint
+        ([("preempted", 137, k) for k in range(30)], Retry(), "requeue"),
+        ([("preempted", 137, 5), ("preempted", 75, 5), ("preempted", 137, 5)], Retry(), "requeue"),
     ],
 )
 def test_what_follows(told: list[tuple[str, int, int]], retry: Retry, following: str) -> None:
@@ -67,3 +76,12 @@ def test_one_host_is_suspected_when_all_failures_were_there() -> None:
     assert suspect_host(on("n2", "n2")) == "n2"
     assert suspect_host(on("n2")) == ""
     assert suspect_host(on("n1", "n2", "n2")) == ""
+
+
+@pytest.mark.parametrize("kind", ["lost", "preempted"])
+@pytest.mark.parametrize(("lived_s", "ends"), [(5.0, True), (3600.0, False)])
+def test_without_steps_a_long_life_is_progress(kind: str, lived_s: float, ends: bool) -> None:
+    """As of a preparation that a scheduler kills without a warning."""
+    cut = [Attempt(k, "t", "h", "", 100.0, 100.0 + lived_s, 137, kind) for k in range(3)]
+    assert (judge(cut, Retry(), with_steps=False).next == "fail") == ends
+    assert judge(cut, Retry()).next == "fail"

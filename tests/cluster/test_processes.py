@@ -82,3 +82,21 @@ def test_a_supervisor_that_is_killed_takes_its_processes_along(tmp_path: Path) -
     supervisor.kill()
     supervisor.wait()
     child.wait(timeout=30)
+
+
+def test_one_that_the_kernel_cannot_end_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one that waits for a file server; here no signal reaches it."""
+    group = Group(children(tmp_path, WAITS, "raise SystemExit(9)"), tmp_path)
+    (waits,) = (p for p in psutil.Process().children() if WAITS in p.cmdline())
+    try:
+        with monkeypatch.context() as kernel:
+            kernel.setattr("os.killpg", lambda *_: None)
+            kernel.setattr("cluster.processes.KILL_S", 0.0)
+            kernel.setattr("cluster.processes.LAST_WORDS_S", 0.0)
+            assert until(group.ended) == Ended(9, 1)
+        assert f"process {waits.pid} is still there 0 s after its kill" in capsys.readouterr().err
+        assert waits.is_running()
+    finally:
+        waits.kill()

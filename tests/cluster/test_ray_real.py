@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cluster import heartbeats
 from cluster.job_folder import JobFolder
 from cluster.ray_jobs.launcher import RayLauncher
 from cluster.spec import JobError, JobSpec, RayOptions, Resources, Retry, Stopping
@@ -219,6 +220,7 @@ def test_a_node_that_dies_costs_one_attempt(lab: RayLab, tmp_path: Path) -> None
     assert "is gone with its node" in place.log.read_text()
     worlds = {token: world for token, _, world, _ in steps(spec, 0)}
     assert worlds == {first.token: "2", second.token: "1"}
+    assert heartbeats.world(place.job, second.token) == 1  # so that the supervisor misses none of two
     begun = [int(step) for token, step, *_ in steps(spec, 0) if token == second.token]
     assert begun[0] > 20  # from the checkpoint, not from the start
     assert begun[-1] == 60

@@ -148,7 +148,7 @@ def test_a_failed_rank_is_named_and_its_job_tried_again_at_once(slurm: Lab, tmp_
     killed = submit(
         job(tmp_path / "killed", "import os; os.kill(os.getpid(), 9)", retry=Retry(max_failures=1))
     )
-    short = Stopping(grace_s=2, hang_s=3)
+    short = Stopping(grace_s=2, hang_s=8)  # an srun begins only when the one before has been cleared away
     hanging = submit(counting(tmp_path / "hanging", 60, "hang-at=1:5", stopping=short))
     assert failing.end() == "succeeded"
     assert whole(failing, 30)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cluster.spec import JobSpec, KubernetesOptions, Resources, Retry, from_json, to_json
+from cluster.spec import JobError, JobSpec, KubernetesOptions, Resources, Retry, from_json, to_json
 
 HOSTILE = "; rm -rf / $(x) `y` \"'\\ \n\t\0 é漢 {part} #%&*()[]"
 
@@ -51,3 +52,16 @@ def test_the_number_of_processes() -> None:
     assert ranked.world == 12
     assert replace(ranked, ranks=False).world == 1
     assert replace(ranked, ranks=False, array=5).world == 5
+
+
+def test_what_a_newer_version_wrote_is_read() -> None:
+    spec = hostile_spec(1)
+    told = json.loads(to_json(spec))
+    told |= {"mood": "good", "retry": told["retry"] | {"max_luck": 3}}
+    assert from_json(json.dumps(told)) == spec
+
+
+@pytest.mark.parametrize("text", ['{"id": "x"}', "[]", "{", '{"resources": 3}', '{"after": null}', ""])
+def test_what_cannot_be_read_is_said_to_be_another_versions(text: str) -> None:
+    with pytest.raises(JobError, match=r"spec\.json was written by another version"):
+        from_json(text)
