@@ -7,6 +7,7 @@ attempt          token of the attempt that may write      logs/           rank-K
 outcome.json     written last: how the job ended          heartbeats/     rank-K.json of every rank
 cancelled        its owner wants it to end                stop            its ranks are to checkpoint and end
 forgiven         attempts whose failures no longer count  code.json       what the snapshot was made of
+world            how many ranks an attempt began with     failed_rank.json  which of them failed first
 """
 
 from __future__ import annotations

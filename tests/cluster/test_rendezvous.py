@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -68,6 +67,7 @@ PYTORCHJOB = {
     "MASTER_PORT": "23456",
     "KUBERNETES_SERVICE_HOST": "10.0.0.1",
 }
+from tests.cluster.slurm_lab.lab import Lab
 
 
 @pytest.mark.parametrize(
@@ -179,15 +179,9 @@ def test_the_first_host_of_a_node_list(nodes: str, first: str) -> None:
     assert first_host(nodes) == first
 
 
-@pytest.mark.skipif(shutil.which("scontrol") is None, reason="Slurm is not installed")
 @pytest.mark.parametrize("nodes", ["n[01-03,7]", "a,b[1-2]", "rack[1-2]n[4,9],x", "n[7,9-12]"])
-def test_slurm_itself_expands_a_node_list_to_the_same_first_host(nodes: str) -> None:
-    done = subprocess.run(
-        ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        pytest.skip(f"scontrol: {done.stderr.strip()}")
-    assert first_host(nodes) == done.stdout.split()[0]
+def test_slurm_itself_expands_a_node_list_to_the_same_first_host(nodes: str, slurm: Lab) -> None:
+    assert first_host(nodes) == slurm.ask("scontrol", "show", "hostnames", nodes).split()[0]
 
 
 def test_torchrun_itself_is_understood() -> None:
