@@ -10,6 +10,7 @@ import pytest
 
 from cluster.rendezvous import Rendezvous, find, first_host
 from cluster.spec import JobError
+from tests.cluster.slurm_lab.lab import Lab
 
 TORCHRUN = {
     "RANK": "3",
@@ -67,7 +68,6 @@ PYTORCHJOB = {
     "MASTER_PORT": "23456",
     "KUBERNETES_SERVICE_HOST": "10.0.0.1",
 }
-from tests.cluster.slurm_lab.lab import Lab
 
 
 @pytest.mark.parametrize(
