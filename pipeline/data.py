@@ -7,11 +7,15 @@ of ranks, workers or restarts; a rank takes its share of each global batch, all 
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import numpy as np
@@ -255,6 +259,14 @@ def _outlive_signals(worker: int) -> None:
     a checkpoint to write. It ends with its rank."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR2, lambda *_: os._exit(0))  # what its own rank says instead
+
+
+def _dismiss(workers: Sequence[BaseProcess]) -> None:
+    """End the loading processes of a rank that ends: multiprocessing would terminate and join them, for ever."""
+    for worker in workers:
+        if worker.is_alive() and worker.pid is not None:
+            os.kill(worker.pid, signal.SIGUSR2)
 
 
 class Stream:
@@ -274,7 +286,10 @@ class Stream:
             # the rank's own children, which end when it is killed; those of a fork server would not
             multiprocessing_context="fork" if config.num_workers else None,
         )
+        before = multiprocessing.active_children()
         self._batches = iter(loader)  # forks the workers now, before the rank starts threads of its own
+        own = [process for process in multiprocessing.active_children() if process not in before]
+        Finalize(None, _dismiss, args=(own,), exitpriority=10)  # before multiprocessing's own ending
 
     def next(self) -> tuple[Batch, float]:
         """The next batch, and the seconds that it was waited for; raises InputError for a damaged sample."""
