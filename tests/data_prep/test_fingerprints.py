@@ -33,6 +33,7 @@ NO_RESULT = {
     "decode.timeout_s",
     "decode.max_chunk_bytes",
     "run.num_workers",
+    "run.lock_wait_s",
     "run.max_attempts",
     "run.max_quarantined",
     "manifest",
