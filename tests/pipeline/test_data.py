@@ -63,11 +63,12 @@ def test_a_batch_size_that_does_not_divide_is_refused() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_the_whole_job_does_not_end_the_loading_processes(number: int, shards: Path) -> None:
     """Slurm and kubelets signal every process; the rank has a checkpoint to write first."""
+    before = multiprocessing.active_children()
     samples = Samples(configured(shards), seed=0, recogniser=RECOGNISER)
     stream = Stream(samples, Share(2, 0, 1, 1), range(6), configured(shards, num_workers=1, prefetch=2))
     first, _ = stream.next()
-    for worker in multiprocessing.active_children():
-        os.kill(worker.pid or 0, number)
+    (worker,) = [process for process in multiprocessing.active_children() if process not in before]
+    os.kill(worker.pid or 0, number)
     rest = [stream.next()[0] for _ in range(5)]
     assert torch.cat([batch.positions for batch in (first, *rest)]).tolist() == list(range(12))
 
