@@ -18,6 +18,7 @@ from cluster.local_queue import own_queue
 from cluster.registry import Registry
 from cluster.spec import JobSpec, Resources
 from tests.small_shards import make_shards
+from tests.waiting import until
 
 pytestmark = pytest.mark.bench
 NUM_JOBS, REPEATS = 1000, 5
@@ -71,8 +72,7 @@ def test_a_local_job_costs_little_more_than_its_command(tmp_path: Path) -> None:
         (tmp_path / "job.yaml").write_text(json.dumps(job))
         started = time.perf_counter()
         submits.append(castbank(home, "submit", str(tmp_path / "job.yaml"), "--on", "local"))
-        while (outcome := JobFolder(folder).outcome()) is None:
-            time.sleep(0.02)
+        outcome = until(JobFolder(folder).outcome)
         jobs.append(time.perf_counter() - started)
         assert outcome.state == "succeeded"
     overhead = statistics.median(job - by_itself for job, by_itself in zip(jobs, alone, strict=True))
