@@ -78,6 +78,7 @@ def test_a_drained_node_stops_the_training_which_goes_on_when_the_pod_is_back(tm
     assert outcome(spec).state == "succeeded"
 
 
+@pytest.mark.slow
 def test_a_failure_is_counted_once_and_ends_all_pods(tmp_path: Path) -> None:
     code = "if first and rank == 1: sys.exit(9)\nif first:\n    " + FOREVER.replace("\n", "\n    ")
     spec = training(tmp_path / "run", code)
@@ -109,6 +110,7 @@ def test_a_failure_for_good_ends_the_job_and_a_new_pod_does_nothing(
     assert len(JobFolder(spec.folder).attempts()) == 1
 
 
+@pytest.mark.slow
 def test_a_pod_that_is_gone_without_a_word_is_noticed_by_its_successor(tmp_path: Path) -> None:
     spec = training(tmp_path / "run", "if first:\n    " + FOREVER.replace("\n", "\n    "))
     with pods_of(spec, tmp_path) as pods:
@@ -127,6 +129,7 @@ def test_a_pod_that_is_gone_without_a_word_is_noticed_by_its_successor(tmp_path:
     assert "pod 1 is gone without a word" in attempts[0].reason
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_ends_the_attempt(tmp_path: Path) -> None:
     code = "beat(3, 'train' if rank and first else 'done')\nif first:\n    while True: signal.pause()"
     spec = training(tmp_path / "run", code, stopping=Stopping(grace_s=20, hang_s=5))
