@@ -77,6 +77,7 @@ def test_the_export_loads_and_its_bank_knows_everybody(place: Workplace) -> None
     assert torch.equal(entry.tokens, loaded.model.identity.tokens_of(entry.references))
 
 
+@pytest.mark.slow
 def test_killed_stopped_and_damaged_it_ends_as_if_nothing_had_happened(
     place: Workplace, capfd: pytest.CaptureFixture[str]
 ) -> None:
