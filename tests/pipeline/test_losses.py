@@ -86,7 +86,7 @@ def test_mask_loss_takes_only_the_samples_it_is_told(prediction: Prediction) -> 
     some = replace(prediction, takes_mask=torch.tensor([False, True, True]))
     assert losses.mask(some).mean().item() == pytest.approx(slow_mask(some), rel=1e-5)
     none = replace(prediction, takes_mask=torch.zeros(B, dtype=torch.bool))
-    assert losses.mask(none).item() == 0.0
+    assert losses.mask(none).mean().item() == 0.0
 
 
 def test_mask_loss_weighs_a_small_face_as_much_as_a_large_one(prediction: Prediction) -> None:
