@@ -165,6 +165,7 @@ def run_first(
             export()
             for path in finish(config, build(config), samples, recogniser, export):
                 observer.show(path)
+            observer.exported(folder / "export")
             sys.stdout.write(f"trained {config.num_steps} steps; the export is {folder / 'export'}\n")
     return observer.code
 

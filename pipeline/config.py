@@ -199,6 +199,9 @@ class TrackingConfig:
     kind: Literal["mlflow", "none"] = "mlflow"
     uri: str = ""  # any MLflow tracking URI; empty: mlflow.db beside the run's folder
     experiment: str = "castbank"
+    # name under which the export is uploaded and registered as a new version; empty: it stays in the run's folder
+    registered_model: str = ""
+    num_characters: int = 12  # the most frequent ones, with an error curve of their own
     flush_s: float = 2.0  # between sends; everything is on disk at once and sent in batches
     num_samples: int = 2  # videos generated at the end, beside the clips whose cast and caption they share
     max_wait_s: float = 60.0  # at the end, for a server that does not answer; the rest stays on disk
