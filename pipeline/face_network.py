@@ -20,8 +20,8 @@ from pipeline.onnx_network import UnsupportedOperatorError, read_graph, torch_ne
 class FaceNetwork(nn.Module):
     """The recogniser of a pack. It holds buffers only, none of which is saved with a checkpoint.
 
-    In float32 it answers as ONNX Runtime does to 5e-7. In bf16 an embedding turns by up to 2 degrees (measured), where
-    two frames of one person are 10 apart; the drift of a still face is then noise.
+    In float32 it answers as ONNX Runtime does to 5e-7. In bf16 an embedding turns by up to 4 degrees (measured),
+    where two frames of one person are 8 and more apart.
     """
 
     def __init__(self, pack: InstalledPack) -> None:

