@@ -76,7 +76,9 @@ def test_gradients_are_the_differences_of_onnx_runtime(
         way = noise / noise.norm() + face.grad / face.grad.norm()
         slope = (similarity(first + step * way) - similarity(first - step * way)) / (2 * step)
         ratios.append(slope / float((face.grad * way).sum()))
-    assert ratios == pytest.approx([1.0] * 6, abs=0.02)  # PRelu's kinks lie between the two points
+    assert ratios == pytest.approx(
+        [1.0] * 6, abs=0.01
+    )  # measured: 0.002; PRelu's kinks lie between the two points
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
