@@ -19,6 +19,7 @@ from cluster.launchers import launcher
 from cluster.local_queue import Queue, Runner, capacity, own_queue
 from cluster.spec import LIVE, JobError, JobSpec, Resources, Retry, Status
 from tests.cluster.test_spec import hostile_spec
+from tests.submitted import empty_the_queue
 from tests.waiting import until
 
 CPUS = capacity()[0]
@@ -29,11 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty CASTBANK_HOME whose runner has ended when the test has."""
     monkeypatch.setenv("CASTBANK_HOME", str(tmp_path / "home"))
     yield tmp_path
-    queue = own_queue()
-    for entry in queue.entries().values():
-        JobFolder(entry.folder).cancelled.touch()
-    queue.ensure_runner()
-    until(lambda: not queue.entries())
+    empty_the_queue()
 
 
 def job(folder: Path, code: str, *, cpus: int = 1, gpus: int = 0, **changes: object) -> JobSpec:

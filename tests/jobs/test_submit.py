@@ -17,6 +17,7 @@ from jobs.__main__ import main
 from jobs.overview import states_of
 from jobs.submission import registry
 from tests.small_shards import make_shards
+from tests.submitted import empty_the_queue
 from tests.waiting import until
 
 Say = Callable[..., str]
@@ -29,11 +30,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     make_shards(tmp_path / "shards", num_samples=2)
     yield tmp_path
-    queue = own_queue()
-    for entry in queue.entries().values():
-        JobFolder(entry.folder).cancelled.touch()
-    queue.ensure_runner()
-    until(lambda: not queue.entries())
+    empty_the_queue()
 
 
 @pytest.fixture
