@@ -227,6 +227,15 @@ def test_a_secret_in_the_environment_is_refused(environment: dict[str, str], her
     assert not (here / "runs").exists()
 
 
+def test_a_training_is_no_array(here: Path, say: Say) -> None:
+    command = ["train", "data.shards=shards", "run=runs/{part}"]
+    text = write(here / "many.yaml", name="many", folder="runs/many", command=command, array=3)
+    assert "array=3: came for train, whose processes are ranks" in say(
+        "submit", text, "--on", "local", code=2
+    )
+    assert not (here / "runs").exists()
+
+
 def test_what_a_scheduler_cannot_give_is_refused_before_anything_is_left(here: Path, say: Say) -> None:
     text = report_job(here, "big", resources={"cpus_per_process": 4096})
     assert "resources.cpus_per_process" in say("submit", text, "--on", "local", code=2)
