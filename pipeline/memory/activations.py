@@ -1,14 +1,14 @@
 """What a forward pass leaves for backward, block by block: bytes that autograd saves, one line per saved tensor.
 
-Attention saves queries, keys, values, its output and one fp32 number per head and query, never the scores (Dao 2023,
-arXiv 2307.08691; PyTorch's memory-efficient and CPU kernels alike). A linear layer saves its input where its own
-weight or a LoRA on it is trained; a product saves a factor where the other one is trained.
+Attention saves queries, keys, values, its output and one fp32 number per head and query, never the scores (Dao
+2023, arXiv 2307.08691; PyTorch's other kernels alike). A linear layer saves its input where its own weight or a
+LoRA on it is trained; a product saves a factor where the other one is trained.
 
 With checkpointing a block leaves only its inputs; backward then runs one block again, so that what is inside is
 there for one block at a time (Chen et al. 2016, arXiv 1604.06174).
 
 bf16 weights run under autocast: on CUDA, LayerNorm and softmax give fp32 there, on a CPU bf16; RMSNorm is one
-kernel that saves its bf16 input on CUDA, and on a CPU a product whose fp32 factors are saved. Tests count the CPU's.
+kernel that saves its bf16 input on CUDA, and on a CPU a product whose fp32 factors are saved. Tests count on CPUs.
 """
 
 from __future__ import annotations
@@ -90,16 +90,17 @@ class Activations:
 
 
 def activations(
-    arch: Architecture, tokens: Tokens, trained: Trained, number: Numbers, identity: IdentityConfig
+    arch: Architecture, tokens: Tokens, trained: Trained, number: Numbers, identity: IdentityConfig | None
 ) -> Activations:
     """What a forward pass over ``tokens`` leaves."""
     parts, ends = (_wan, _wan_ends) if arch.kind == "wan" else (_cogvideox, _cogvideox_ends)
     inputs = tokens.visual + (tokens.text if arch.kind == "cogvideox" else 0)
+    own = sum(identity_attention(arch, tokens, number, identity).values()) if identity else 0
     widest = tokens.visual * (number.compute * arch.ffn + 2 * WIDE * arch.width)
     return Activations(
         inputs=tokens.batch * number.compute * inputs * arch.width,
         inside=tokens.batch * sum(parts(arch, tokens, trained, number).values()),
-        identity=tokens.batch * sum(identity_attention(arch, tokens, number, identity).values()),
+        identity=tokens.batch * own,
         ends=tokens.batch * sum(ends(arch, tokens, trained, number).values()),
         gradients=tokens.batch * widest,
     )

@@ -39,13 +39,13 @@ class Beside:
 
 @dataclass(frozen=True)
 class Training:
-    """All that a plan depends on. trained_base: whether ``adapter`` applies; else only identity modules are trained."""
+    """All that a plan depends on. trained_base: whether ``adapter`` applies; else identity modules alone learn."""
 
     arch: Architecture
     tokens: Tokens
     beside: Beside
     adapter: AdapterConfig
-    identity: IdentityConfig
+    identity: IdentityConfig | None
     engine: EngineConfig
     gpus: int
     trained_base: bool = True
@@ -56,7 +56,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes on each GPU. rows: every part at its largest; moments: the sum at each; host: in the machine's memory."""
+    """Bytes on each GPU. rows: every part at its largest; moments: the sum at each; host: in host memory."""
 
     training: Training
     counts: Counts
@@ -89,7 +89,8 @@ def count(training: Training) -> Counts:
     extra: tuple[weights.Weight, ...] = ()
     if training.adapter.kind == "lora" and training.trained_base:
         extra = weights.lora(base, training.adapter.targets, training.adapter.rank)
-    identity = weights.identity(training.identity, training.arch.width, training.arch.layers)
+    network = training.identity
+    identity = weights.identity(network, training.arch.width, training.arch.layers) if network else ()
     parts = ((base, _is_full(training)), (extra, True), (identity, training.adapter.train_identity))
     trained = sum(w.numel * w.copies for group, learns in parts if learns for w in group)
     total = sum(w.numel * w.copies for group, _ in parts for w in group)
@@ -112,7 +113,7 @@ def plan(training: Training) -> Plan:
     learns = Trained(_is_full(training), *_adapted(training))
     number = saved.numbers(engine.dtype, training.device)
     acts = saved.activations(training.arch, tokens, learns, number, training.identity)
-    sites = training.arch.layers // training.identity.every
+    sites = training.arch.layers // training.identity.every if training.identity else 0
     kept, running = acts.saved(training.arch.layers, sites, training.checkpointing)
     data = tokens.batch * (4 * 4 * training.beside.latent_numbers + 6 * training.beside.text_numbers)
     always = {
@@ -124,9 +125,9 @@ def plan(training: Training) -> Plan:
         "latents and text": data,
         "framework": training.framework,
     }
-    base = sum(always.values()) + held.kept_gradients
-    communication = held.buffers
-    stays = held.buffers if engine.zero_stage == 3 else 0
+    base = sum(always.values()) + held.kept_gradients + held.whole
+    communication = held.bucket + held.gathered
+    stays = held.bucket if engine.zero_stage == 3 else 0
     earlier = held.backward_gradients if engine.accumulation > 1 else 0
     moments = {
         "backward begins": base + communication + kept + running + earlier,
@@ -137,7 +138,7 @@ def plan(training: Training) -> Plan:
         "gradients": held.backward_gradients + held.kept_gradients,
         "activations, kept": kept,
         "activations, of one block": running,
-        "ZeRO's buffers": communication,
+        "ZeRO's buffers and whole weights": communication + held.whole,
         "while the optimizer steps": held.step,
     }
     return Plan(training, counts, rows, moments, held.host)

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pipeline.config import EngineConfig
 
 REDUCE_BUCKET = 500_000_000  # numbers; DeepSpeed's default, allocated whole however small the model is
-PREFETCH = 50_000_000  # numbers; stage 3 gathers so many ahead of the layer that runs
 MAX_LIVE = 1_000_000_000  # numbers; stage 3 keeps so many gathered at most, and steps so many at once
 PERSISTENT = 100_000  # stage 3 leaves weights up to so many numbers whole on each rank
 
@@ -42,17 +41,20 @@ class Counts:
 
 @dataclass(frozen=True)
 class Bytes:
-    """Bytes on one GPU (``host``: in its share of the machine's memory). backward_gradients: at the end of a
-    backward pass; kept_gradients: held in every phase; buffers: of communication, in every phase of stage 3 and
-    during backward below; step: what exists only while the optimizer steps, gradients in it included."""
+    """Bytes on one GPU (``host``: in its share of the machine's memory). whole: weights that stage 3 leaves
+    whole; gathered: at most, during its passes; backward_gradients: at the end of a backward pass; kept_gradients:
+    always; bucket: of communication, always in stage 3 and during backward below; step: what is there while the
+    optimizer steps alone, gradients in it included."""
 
     trained: int
     frozen: int
     master: int
     moments: int
+    whole: int
+    gathered: int
     backward_gradients: int
     kept_gradients: int
-    buffers: int
+    bucket: int
     step: int
     host: int
 
@@ -73,9 +75,11 @@ def _whole(counts: Counts, engine: EngineConfig) -> Bytes:
         frozen=size * counts.frozen,
         master=4 * trained if mixed else 0,
         moments=8 * trained,
+        whole=0,
+        gathered=0,
         backward_gradients=size * trained,
         kept_gradients=0,
-        buffers=0,
+        bucket=0,
         step=step,
         host=0,
     )
@@ -85,12 +89,13 @@ def _partitioned(counts: Counts, engine: EngineConfig, ranks: int) -> Bytes:
     stage, size = engine.zero_stage, 2 if engine.dtype == "bf16" else 4
     share = -(-counts.trained // ranks)  # rounded up
     trained, frozen = size * counts.trained, size * counts.frozen
-    buffers, kept, at_once = size * REDUCE_BUCKET, 0, share
+    bucket, kept, at_once, whole, gathered = size * REDUCE_BUCKET, 0, share, 0, 0
     gradients = trained if stage == 1 else size * share
     if stage == 3:
-        whole = size * (counts.persistent + min(counts.total - counts.persistent, MAX_LIVE))
+        whole = size * counts.persistent
+        gathered = size * min(counts.total - counts.persistent, MAX_LIVE)
         trained, frozen = size * share, -(-frozen // ranks)
-        buffers, kept, gradients = buffers + whole, size * share, 0
+        kept, gradients = size * share, 0
         at_once = min(share, MAX_LIVE)
     converted = 4 * at_once if size == 2 else 0
     step = size * share * (stage < 3) + converted + 4 * at_once
@@ -101,4 +106,4 @@ def _partitioned(counts: Counts, engine: EngineConfig, ranks: int) -> Bytes:
         gradients = trained if stage == 1 else 0
     if engine.offload_parameters and stage == 3:
         host, trained, frozen = host + trained + frozen, 0, 0
-    return Bytes(trained, frozen, master, moments, gradients, kept, buffers, step, host)
+    return Bytes(trained, frozen, master, moments, whole, gathered, gradients, kept, bucket, step, host)
