@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pipeline.memory.plan import Plan, Suggestion, Training
     from pipeline.memory.weights import Architecture
 
-SUMMARY = """Plan the memory of castbank train on each GPU: weights, gradients, optimizer, activations, buffers; when most
-is held; which cards that fits, and the fewest GPUs and the lowest ZeRO stage that would fit each.
+SUMMARY = """Plan the memory of castbank train on each GPU: weights, gradients, optimizer, activations, buffers;
+when most is held; which cards that fits, and the fewest GPUs and the lowest ZeRO stage that would fit each.
 
 It takes the configuration of castbank train (run= and data.shards= are not needed). --model names a published model
 (--model list shows all), or a transformer's folder; without it the configuration's tiny family is planned. Frames,
@@ -71,9 +71,11 @@ def run(args: argparse.Namespace) -> int:
     if args.model == "list":
         sys.stdout.write(_list())
         return 0
+    from jobs.train_checks import ALLOWED
     from pipeline.memory.plan import plan, suggestions
 
     config = configs.load(TrainConfig, args.config, ["run=none", "data.shards=none", *args.overrides])
+    configs.check_ranges(config, ALLOWED)
     subject = _subject(args.model, config)
     training = _training(args, config, subject)
     made, others = plan(training), list(suggestions(training))

@@ -134,9 +134,11 @@ def _wan(arch: Architecture, tokens: Tokens, trained: Trained, number: Numbers) 
         "attn2: input of q": c * nd * trained.reads("blocks.attn2.to_q"),
         "attn2: RMSNorm of q": _rms(nd, trained, number) + WIDE * n,
         "attn2: q, output": 2 * c * nd + lse,
-        "attn2: keys and values of the text": _rms(s * arch.width, trained, number) + 2 * c * s * arch.width,
+        "attn2: keys and values of the text": _rms(s * arch.width, trained, number)
+        * trained.reads("blocks.attn2.to_k")
+        + 2 * c * s * arch.width,
         "attn2: keys and values of the image": (i > 0)
-        * (_rms(i * arch.width, trained, number) + 2 * c * i * arch.width),
+        * (full * _rms(i * arch.width, trained, number) + 2 * c * i * arch.width),
         "attn2: the image's output, and the sum": (i > 0) * (2 * c * nd + lse),
         "norm3: input in fp32": WIDE * nd + 2 * WIDE * n,
         "norm3: output, for the scale's gradient": full * WIDE * nd,
