@@ -152,8 +152,8 @@ COGVIDEOX_15 = MappingProxyType(
     {"patch_size_t": 2, "patch_bias": False, "sample_width": 170, "sample_height": 96, "sample_frames": 81}
 )
 
-# Sizes, frames and fps of Wan 2.1: the authors' generate.py, shared_config.py; shift: 3 for 480p, 5 for 720p (README
-# of Wan2.1, documentation of diffusers' WanPipeline)
+# Sizes, frames and fps of Wan 2.1: the authors' generate.py, shared_config.py; shift: 3 for 480p, 5 for 720p
+# (README of Wan2.1, documentation of diffusers' WanPipeline)
 WAN_21_T2V_14B = PublishedModel(
     hub="Wan-AI/Wan2.1-T2V-14B-Diffusers",
     family="wan",

@@ -139,7 +139,8 @@ def _wan(arch: Architecture, tokens: Tokens, trained: Trained, number: Numbers) 
         + 2 * c * s * arch.width,
         "attn2: keys and values of the image": (i > 0)
         * (full * _rms(i * arch.width, trained, number) + 2 * c * i * arch.width),
-        "attn2: the image's output, and the sum": (i > 0) * (2 * c * nd + lse),
+        "attn2: the image's output, and the sum": (i > 0)
+        * (c * nd * (1 + trained.reads("blocks.attn2.to_out.0")) + lse),
         "norm3: input in fp32": WIDE * nd + 2 * WIDE * n,
         "norm3: output, for the scale's gradient": full * WIDE * nd,
         "ffn: input": c * nd * trained.reads("blocks.ffn.net.0.proj"),

@@ -17,7 +17,7 @@ import torch
 from pipeline.config import AdapterConfig, EngineConfig, OptimizerConfig
 from pipeline.engine import Engine, adamw, join, leave
 from pipeline.joining import meet
-from pipeline.memory.activations import Tokens, numbers
+from pipeline.memory.activations import Tokens
 from pipeline.memory.plan import Beside, Plan, Training, plan
 from pipeline.memory.states import states
 from pipeline.memory.weights import architecture

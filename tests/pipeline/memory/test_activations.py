@@ -73,9 +73,8 @@ def test_a_block_of_wan(dtype: str, kind: str, variant: str) -> None:
     positions = (torch.randn(1, VISUAL, 1, HEAD), torch.randn(1, VISUAL, 1, HEAD))
     with autocast(dtype):
         counted = saved_bytes(lambda: block(x, context, modulation, positions), block)
-    counted -= (
-        2 * 4 * VISUAL * HEAD
-    )  # positions, and below the text: one for all blocks, planned among the ends
+    # positions and text are there once for all blocks: planned among the ends
+    counted -= 2 * 4 * VISUAL * HEAD
     counted -= context.nbytes if kind != "frozen" else 0
     arguments = {"num_attention_heads": HEADS, "attention_head_dim": HEAD, "ffn_dim": FFN, "num_layers": 1}
     arch = architecture("WanTransformer3DModel", arguments | {"added_kv_proj_dim": added})
