@@ -181,9 +181,17 @@ def test_ranks_hold_what_was_planned(case: Case, tmp_path: Path) -> None:
     if case.engine.zero_stage == 1:  # all of them during backward, reduced to a share at its end
         gradients = -(-gradients // RANKS)
     rows = {"states": stepped, "gradients": gradients, "activations": made.rows["activations, kept"]}
+    positions = (
+        2 * 4 * FRAMES * HEIGHT * WIDTH * 64
+    )  # checkpointing keeps tensors inside tuples unseen by the hooks
+    unseen = positions * case.checkpointing
     print(f"\n{name(case)}: ", end="")
     for _, counted in reports:
-        seen = {"states": counted.stepped, "gradients": counted.gradients, "activations": counted.saved}
+        seen = {
+            "states": counted.stepped,
+            "gradients": counted.gradients,
+            "activations": counted.saved + unseen,
+        }
         for part, expected in rows.items():
             print(f"{part} {expected / 1e6:.2f}/{seen[part] / 1e6:.2f} MB  ", end="")
-            assert seen[part] == pytest.approx(expected, rel=0.1, abs=100_000), part
+            assert seen[part] == pytest.approx(expected, rel=0.1, abs=10_000), part
