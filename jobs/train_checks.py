@@ -29,6 +29,7 @@ ALLOWED = {  # key: least and greatest value
     "checkpoints.keep_last": (1, MANY),
     "tracking.num_samples": (0, MANY),
     "tracking.num_characters": (0, MANY),
+    "model.identity.every": (1, MANY),
     "model.adapter.rank": (1, MANY),
     "model.adapter.learning_rate": (0, MANY),
     "model.adapter.identity_learning_rate": (0, MANY),
