@@ -1,11 +1,13 @@
 """Which parameters are trained: all of the transformer, or a LoRA on its attentions; with or without identity.
 
-LoRA is peft's, injected into the diffusers transformer in place and written in peft's own folder layout, where
-alpha is kept (diffusers' ``save_lora_weights`` loses it unless told: difference 0.023 against 0 in a tiny model).
+LoRA is peft's, injected into the diffusers transformer in place and written in peft's own folder layout, with a
+third file beside it that ``load_lora_weights`` of diffusers' pipelines takes. Alpha is kept in both (diffusers'
+``save_lora_weights`` loses it unless told: difference 0.023 against 0 in a tiny model).
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +19,9 @@ from pipeline.config import AdapterConfig
 
 ADAPTER = "default"  # the name peft gives to the only adapter of a folder
 PEFT_PREFIX = "base_model.model."  # what peft expects before the names of the wrapped module
+PIPELINE_PREFIX = "transformer."  # what diffusers' pipelines expect there
+PIPELINE_FILE = "pytorch_lora_weights.safetensors"  # the file of a folder that they look for first
+PIPELINE_CONFIG = "lora_adapter_metadata"  # the key of its header that holds LoraConfig's arguments
 
 
 def apply(transformer: nn.Module, identity: nn.Module, config: AdapterConfig, seed: int) -> None:
@@ -57,17 +62,36 @@ def has_lora(transformer: nn.Module) -> bool:
 
 
 def save_lora(transformer: nn.Module, folder: Path) -> None:
-    """Writes the injected LoRA so that ``peft.PeftModel.from_pretrained`` reads it; nothing where there is none."""
+    """Writes the injected LoRA so that ``peft.PeftModel.from_pretrained`` reads the folder, and so that
+    ``load_lora_weights`` of ``WanPipeline`` and its like do; nothing where there is none."""
     if not has_lora(transformer):
         return
+    config = cast("Any", transformer).peft_config[ADAPTER]
+    weights = lora_weights(transformer)
+    folder.mkdir(parents=True, exist_ok=True)
+    for_peft = {PEFT_PREFIX + name: value for name, value in weights.items()}
+    save_file(for_peft, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(folder)
+    told = {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(config.target_modules)}
+    header = {
+        PIPELINE_CONFIG: json.dumps({PIPELINE_PREFIX + key: value for key, value in told.items()}),
+        "format": "pt",
+    }
+    for_pipelines = {PIPELINE_PREFIX + name: value for name, value in weights.items()}
+    save_file(for_pipelines, folder / PIPELINE_FILE, metadata=header)
+
+
+def lora_weights(transformer: nn.Module) -> dict[str, torch.Tensor]:
+    """The injected LoRA's matrices as ``LAYER.lora_A.weight`` and ``LAYER.lora_B.weight``, on the CPU."""
     from peft import get_peft_model_state_dict
 
-    config = cast("Any", transformer).peft_config[ADAPTER]
     weights = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)
-    folder.mkdir(parents=True, exist_ok=True)
-    named = {PEFT_PREFIX + name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config.save_pretrained(folder)
+    return {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+
+
+def lora_alpha(transformer: nn.Module) -> float:
+    """Alpha of the injected LoRA, the same for every layer."""
+    return float(cast("Any", transformer).peft_config[ADAPTER].lora_alpha)
 
 
 def load_lora(transformer: nn.Module, folder: Path) -> None:
