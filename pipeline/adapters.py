@@ -8,16 +8,21 @@ third file beside it that ``load_lora_weights`` of diffusers' pipelines takes. A
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pipeline.config import AdapterConfig
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
 ADAPTER = "default"  # the name peft gives to the only adapter of a folder
+PEFT_FILE = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."  # what peft expects before the names of the wrapped module
 PIPELINE_PREFIX = "transformer."  # what diffusers' pipelines expect there
 PIPELINE_FILE = "pytorch_lora_weights.safetensors"  # the file of a folder that they look for first
@@ -62,17 +67,23 @@ def has_lora(transformer: nn.Module) -> bool:
 
 
 def save_lora(transformer: nn.Module, folder: Path) -> None:
-    """Writes the injected LoRA so that ``peft.PeftModel.from_pretrained`` reads the folder, and so that
-    ``load_lora_weights`` of ``WanPipeline`` and its like do; nothing where there is none."""
-    if not has_lora(transformer):
-        return
-    config = cast("Any", transformer).peft_config[ADAPTER]
-    weights = lora_weights(transformer)
+    """Writes the injected LoRA as ``write_lora`` does; nothing where there is none."""
+    if has_lora(transformer):
+        write_lora(lora_weights(transformer), cast("Any", transformer).peft_config[ADAPTER], folder)
+
+
+def write_lora(weights: Mapping[str, torch.Tensor], config: LoraConfig, folder: Path) -> None:
+    """Writes a LoRA so that ``peft.PeftModel.from_pretrained`` reads the folder, and so that ``load_lora_weights``
+    of ``WanPipeline`` and its like do; weights as of ``lora_weights``."""
     folder.mkdir(parents=True, exist_ok=True)
     for_peft = {PEFT_PREFIX + name: value for name, value in weights.items()}
-    save_file(for_peft, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(for_peft, folder / PEFT_FILE, metadata={"format": "pt"})
     config.save_pretrained(folder)
-    told = {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(config.target_modules)}
+    told = {
+        "r": config.r,
+        "lora_alpha": config.lora_alpha,
+        "target_modules": sorted(config.target_modules or ()),
+    }
     header = {
         PIPELINE_CONFIG: json.dumps({PIPELINE_PREFIX + key: value for key, value in told.items()}),
         "format": "pt",
@@ -81,17 +92,21 @@ def save_lora(transformer: nn.Module, folder: Path) -> None:
     save_file(for_pipelines, folder / PIPELINE_FILE, metadata=header)
 
 
+def read_lora(folder: Path) -> tuple[dict[str, torch.Tensor], LoraConfig]:
+    """The LoRA of a peft folder, as ``write_lora`` takes it."""
+    from peft import LoraConfig
+
+    stored = load_file(folder / PEFT_FILE)
+    config = LoraConfig.from_pretrained(str(folder))
+    return {name.removeprefix(PEFT_PREFIX): value for name, value in stored.items()}, config
+
+
 def lora_weights(transformer: nn.Module) -> dict[str, torch.Tensor]:
     """The injected LoRA's matrices as ``LAYER.lora_A.weight`` and ``LAYER.lora_B.weight``, on the CPU."""
     from peft import get_peft_model_state_dict
 
     weights = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)
     return {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-
-
-def lora_alpha(transformer: nn.Module) -> float:
-    """Alpha of the injected LoRA, the same for every layer."""
-    return float(cast("Any", transformer).peft_config[ADAPTER].lora_alpha)
 
 
 def load_lora(transformer: nn.Module, folder: Path) -> None:

@@ -8,7 +8,7 @@ and finds a LoRA's layer as ``diffusion_model.`` and the layer's name (comfy/lor
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -80,6 +80,11 @@ LAYERS: Mapping[str, Mapping[str, str]] = {
     "CogVideoXTransformer3DModel": _COGVIDEOX,
 }
 """diffusers' class → its layers, and parameters outside of layers → their names in ComfyUI."""
+SHAPES: Mapping[str, Mapping[str, Any]] = {
+    "WanTransformer3DModel": {"patch_size": (1, 2, 2), "attention_head_dim": 128, "freq_dim": 256},
+    "CogVideoXTransformer3DModel": {"patch_size": 2, "attention_head_dim": 64},
+}
+"""What ComfyUI does not read from the weights but knows of the published models (comfy/model_detection.py)."""
 
 
 def transformer_names(kind: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -110,21 +115,38 @@ def lora_names(kind: str, tensors: Mapping[str, torch.Tensor], alpha: float) -> 
         InputError: as ``transformer_names``; or a tensor that is not one of a LoRA's two matrices.
     """
     found: dict[str, torch.Tensor] = {}
-    for name, value in tensors.items():
+    for name, value in stored(tensors, alpha).items():
         layer, _, which = name.rpartition(".lora_")
         if which not in ("A.weight", "B.weight"):
             raise InputError(
                 f"LoRA: {name!r} has no name in ComfyUI; only A and B matrices do, train without"
             )
         target = LORA_PREFIX + _known(kind, layer)
-        in_block = BLOCK.search(layer) is not None
-        if which == "A.weight":
-            found[f"{target}.lora_down.weight"] = value
-            if in_block:
-                found[f"{target}.alpha"] = torch.tensor(float(alpha))
-        else:
-            found[f"{target}.lora_up.weight"] = value if in_block else value * (alpha / value.shape[1])
+        found[f"{target}.lora_{'down' if which == 'A.weight' else 'up'}.weight"] = value
+        if BLOCK.search(layer):
+            found[f"{target}.alpha"] = torch.tensor(float(alpha))
     return found
+
+
+def stored(tensors: Mapping[str, torch.Tensor], alpha: float) -> dict[str, torch.Tensor]:
+    """The matrices of ``lora_names`` as they are written, by diffusers' names: up matrices outside of blocks carry
+    ``alpha / rank``."""
+    return {
+        name: value * (alpha / value.shape[1]) if "lora_B" in name and not BLOCK.search(name) else value
+        for name, value in tensors.items()
+    }
+
+
+def kind_of(layers: Iterable[str]) -> str:
+    """The class that all these layers, by diffusers' names, are of; raises InputError where none is known."""
+    wanted = {BLOCK.sub("#", layer, count=1) for layer in layers}
+    for kind, table in LAYERS.items():
+        if wanted <= table.keys():
+            return kind
+    raise InputError(
+        f"ComfyUI's names are known for {', '.join(LAYERS)}, and {sorted(wanted)[:3]} are not all of one of them; "
+        "use --to diffusers or --to peft"
+    )
 
 
 def without_alphas(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -133,29 +155,22 @@ def without_alphas(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
 
 
 def diffusers_names(kind: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The way back: ComfyUI's names of a transformer's weights to those of diffusers, by the same table."""
+    """The way back, by the same table: a transformer's weights, or a LoRA's matrices without alphas."""
     back = {theirs: ours for ours, theirs in _table(kind).items()}
-    ours_block = next(name for name in _table(kind) if "#" in name).split("#")[0]
     found = {}
     for name, value in tensors.items():
-        layer, leaf = _split(name)
+        layer, leaf = _split(name.removeprefix(LORA_PREFIX))
+        for theirs, ours in ((".lora_down", ".lora_A"), (".lora_up", ".lora_B")):
+            if layer.endswith(theirs):
+                layer, leaf = layer.removesuffix(theirs), ours + leaf
         number = BLOCK.search(layer)
-        known = back[BLOCK.sub("#", layer, count=1)]
-        assert known.startswith(ours_block) == (number is not None)
-        found[known.replace("#", number[0] if number else "#") + leaf] = value
+        found[_numbered(back[BLOCK.sub("#", layer, count=1)], number) + leaf] = value
     return found
 
 
 def limits(kind: str, config: Mapping[str, Any]) -> str:
-    """Why ComfyUI cannot run a transformer of this shape although its names fit; empty where it can.
-
-    ComfyUI reads most of the shape from the weights and takes the rest for that of the published models
-    (comfy/model_detection.py).
-    """
-    fixed: Mapping[str, Any] = {
-        "WanTransformer3DModel": {"patch_size": (1, 2, 2), "attention_head_dim": 128, "freq_dim": 256},
-        "CogVideoXTransformer3DModel": {"patch_size": 2, "attention_head_dim": 64},
-    }[kind]
+    """Why ComfyUI cannot run a transformer of this shape although its names fit; empty where it can."""
+    fixed = SHAPES[kind]
     plain = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
     other = [f"{key} {plain[key]} (there {value})" for key, value in fixed.items() if plain[key] != value]
     return f"ComfyUI has no model of this shape: {', '.join(other)}" if other else ""
@@ -177,7 +192,11 @@ def _known(kind: str, layer: str) -> str:
     theirs = _table(kind).get(BLOCK.sub("#", layer, count=1))
     if theirs is None:
         raise InputError(f"{kind}: the layer {layer!r} has no name in ComfyUI; write it with --to diffusers")
-    return theirs.replace("#", number[0] if number else "#")
+    return _numbered(theirs, number)
+
+
+def _numbered(layer: str, number: re.Match[str] | None) -> str:
+    return layer.replace("#", number[0]) if number else layer
 
 
 def _table(kind: str) -> Mapping[str, str]:

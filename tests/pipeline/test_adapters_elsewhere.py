@@ -69,9 +69,7 @@ def test_it_loads_into_the_second_expert_of_wan_2_2(tmp_path: Path) -> None:
 
 def test_a_file_for_comfyui_draws_the_same_video_in_diffusers_too(tmp_path: Path) -> None:
     model = trained(wan())
-    named = comfyui.lora_names(
-        "WanTransformer3DModel", adapters.lora_weights(model), adapters.lora_alpha(model)
-    )
+    named = comfyui.lora_names("WanTransformer3DModel", adapters.lora_weights(model), LORA.alpha)
     save_file(named, tmp_path / "lora.safetensors")
     elsewhere = wan_pipeline(wan())
     elsewhere.load_lora_weights(tmp_path / "lora.safetensors")
