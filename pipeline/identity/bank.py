@@ -127,13 +127,10 @@ def remove(folder: Path, names: Sequence[str]) -> int:
     """
     schema, rows = _manifest(folder)
     present = [row["name"] for row in rows]
-    left_over = [path.name for path in _unnamed(folder, rows)]
-    missing = [
-        name
-        for name in names
-        if name not in present and not any(file.startswith(_stem(name)) for file in left_over)
-    ]
-    if missing:
+    stems = tuple(_stem(name) for name in names)
+    unfinished = any(path.name.startswith(stems) for path in _unnamed(folder, rows))
+    missing = [name for name in names if name not in present]
+    if missing and not unfinished:
         known = ", ".join(present) or "nobody"
         raise InputError(f"{folder}: {', '.join(missing)} not in the bank; it holds {known}")
     return _commit(folder, schema, [row for row in rows if row["name"] not in names])
@@ -153,10 +150,10 @@ def _commit(folder: Path, schema: int, rows: Sequence[Mapping[str, str]]) -> int
 
 
 def _unnamed(folder: Path, rows: Sequence[Mapping[str, str]]) -> list[Path]:
-    """Files of characters that the manifest does not name, half-written ones (``_write``) among them."""
+    """Files of characters that the manifest does not name, and what ``_write`` did not finish."""
     named = {row["file"] for row in rows}
     entries = [path for path in folder.glob("*.safetensors") if path.name not in named]
-    return [*entries, *folder.glob(".*.safetensors.*")]
+    return [*entries, *folder.glob(".*.safetensors.*"), *folder.glob(f".{MANIFEST}.*")]
 
 
 def _manifest(folder: Path) -> tuple[int, list[dict[str, str]]]:
