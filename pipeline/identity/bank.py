@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from data_prep.records import Consent, InputError
+from pipeline.checkpoints import to_disk
 
 SCHEMA = 2
 READ = (1, SCHEMA)  # 1: without ``network``
@@ -138,14 +139,14 @@ def remove(folder: Path, names: Sequence[str]) -> int:
 
 def _commit(folder: Path, schema: int, rows: Sequence[Mapping[str, str]]) -> int:
     """The manifest, then away with what it does not name; how many files that were."""
-    _to_disk(folder)
+    to_disk([folder])
     manifest = json.dumps({"schema": schema, "characters": rows}, indent=2, ensure_ascii=False)
     _write(folder / MANIFEST, manifest.encode())
-    _to_disk(folder)
+    to_disk([folder])
     unnamed = _unnamed(folder, rows)
     for path in unnamed:
         path.unlink()
-    _to_disk(folder)
+    to_disk([folder])
     return len(unnamed)
 
 
@@ -208,12 +209,3 @@ def _write(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
-
-
-def _to_disk(folder: Path) -> None:
-    """The folder's list of names would survive a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
