@@ -29,8 +29,7 @@ def part_folder(whole: Path, number: int) -> Path:
 
 def part_spec(spec: JobSpec, number: int) -> JobSpec:
     """A part as a job."""
-    command = tuple(word.replace("{part}", f"{number}/{spec.array}") for word in spec.command)
-    own = part_folder(spec.folder, number)
+    own, command = part_folder(spec.folder, number), spec.part_command(number)
     return replace(spec, id=f"{spec.id}-{number}", command=command, folder=own, array=0)
 
 

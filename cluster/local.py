@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from cluster.job_folder import Attempt, JobFolder
 from cluster.local_entries import Entry, elsewhere
 from cluster.local_queue import capacity, own_queue, wanted
 from cluster.local_readiness import awaited
-from cluster.processes import Child
+from cluster.processes import Child, one_per_part
+from cluster.rendezvous import free_port
 from cluster.spec import JobError, JobSpec, Status
 
 
@@ -104,21 +104,13 @@ def _status_elsewhere(path: Path) -> Status:
 
 def children(spec: JobSpec, attempt: Attempt) -> list[Child]:
     """One process per rank with the variables that torchrun would set, or one per part of an array, or one."""
-    place, port = JobFolder(spec.folder), free_port()
+    place = JobFolder(spec.folder)
+    if not spec.ranks:
+        return one_per_part(spec, place, {}) if spec.array else [Child(spec.command, place.rank_log(0))]
+    meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "GLOO_SOCKET_IFNAME": "lo"}
     made = []
     for index in range(spec.world):
-        words = tuple(word.replace("{part}", f"{index + 1}/{spec.array}") for word in spec.command)
         ranks = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": spec.world, "LOCAL_WORLD_SIZE": spec.world}
-        ranks |= {"MASTER_PORT": port}
-        variables = {name: str(value) for name, value in ranks.items()} if spec.ranks else {}
-        if spec.ranks:
-            variables |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-        made.append(Child(words if spec.array else spec.command, place.rank_log(index), variables))
+        variables = {name: str(value) for name, value in ranks.items()}
+        made.append(Child(spec.command, place.rank_log(index), variables | meet))
     return made
-
-
-def free_port() -> int:
-    """A port of this host that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])

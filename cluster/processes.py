@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cluster.spec import EXIT_EMPTY, EXIT_INPUT, EXIT_REQUEUE
+from cluster.job_folder import JobFolder
+from cluster.spec import EXIT_EMPTY, EXIT_INPUT, EXIT_REQUEUE, JobSpec
 
 PR_SET_PDEATHSIG = 1
 LAST_WORDS_S = (
@@ -40,6 +41,12 @@ class Ended:
 
     code: int  # of the process; 128 + n where signal n killed it
     index: int
+
+
+def one_per_part(spec: JobSpec, place: JobFolder, environment: Mapping[str, str]) -> list[Child]:
+    """The processes of an array whose parts all run on this host."""
+    parts = range(1, spec.array + 1)
+    return [Child(spec.part_command(part), place.rank_log(part - 1), environment) for part in parts]
 
 
 class Group:

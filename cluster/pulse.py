@@ -24,6 +24,7 @@ from cluster.job_folder import JobFolder
 
 EXIT_FENCED = EXIT_STUCK = 1
 CHECK_S = 1.0  # between two looks at who may write, for ranks that write nothing that others read
+LAST_WORD_S = 30.0  # how long a rank that ends waits for its last heartbeat to be on a slow disk
 
 
 class Fence:
@@ -103,7 +104,7 @@ class Pulse:
         """Say the last word, that of the last phase, and end."""
         self._end.set()
         self._changed.set()
-        self._thread.join(BEAT_S)
+        self._thread.join(LAST_WORD_S)
 
     def _run(self) -> None:
         asked = False

@@ -8,6 +8,7 @@ other without such a reason, nothing is guessed.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -37,6 +38,13 @@ class Rendezvous:
     master_port: int
     source: Source
     agent: str = ""
+
+
+def free_port(address: str = "") -> int:
+    """A port of this host that nobody listens on now, for peers that come to ``address``."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ it); ``lost``: it started, left no outcome and is no longer there; ``unknown``: 
 LIVE: frozenset[State] = frozenset({"queued", "running"})
 EXIT_INPUT, EXIT_EMPTY, EXIT_REQUEUE = 2, 3, 75  # castbank's own exit codes; 75 is EX_TEMPFAIL
 EXIT_KILLED = 128 + signal.SIGKILL  # as a shell says it
+PART = "{part}"  # in the words of an array: which part this is, and of how many
 
 
 class JobError(Exception):
@@ -155,6 +156,10 @@ class JobSpec:
         if self.array:
             return self.array
         return self.resources.nodes * self.resources.processes_per_node if self.ranks else 1
+
+    def part_command(self, number: int) -> tuple[str, ...]:
+        """What part ``number`` of an array runs, counted from 1."""
+        return tuple(word.replace(PART, f"{number}/{self.array}") for word in self.command)
 
 
 def to_json(spec: Any) -> str:

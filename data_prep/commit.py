@@ -5,6 +5,7 @@ analyse a part of the clips; what each has not finished lies on a desk of its ow
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -152,7 +153,16 @@ def _desk(output: Path) -> Iterator[Path]:
     try:
         yield desk
     finally:
-        shutil.rmtree(desk, ignore_errors=True)
+        _remove(desk)
+
+
+def _remove(desk: Path) -> None:
+    """Remove a desk under another name: a worker that outlives its run, and knows the old one, can no longer put
+    under its final name what is half removed."""
+    gone = desk.with_name(f"{ASIDE}gone-{uuid.uuid4().hex[:8]}")
+    with contextlib.suppress(OSError):
+        desk.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _refuse_foreign(output: Path) -> None:
@@ -170,7 +180,7 @@ def _refuse_foreign(output: Path) -> None:
 def clear(output: Path) -> None:
     """Remove what killed runs may have left half-written; only for who holds the output alone."""
     for left in (output / WORK).glob(f"{ASIDE}*"):
-        shutil.rmtree(left, ignore_errors=True)
+        _remove(left)
     for file in (output / WORK).glob(".files*.json.*"):
         file.unlink()
     shutil.rmtree(output / NEXT, ignore_errors=True)

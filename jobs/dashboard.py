@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
@@ -32,7 +33,7 @@ EXAMPLE = (
 )
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 RANGES = {"port": (1, 65535), "workers": (1, 64), "start_s": (1, 3600)}
-POLL_S, STOP_S, TAIL_LINES = 0.2, 15.0, 15
+POLL_S, STOP_S, TAIL_LINES = 0.2, 15.0, 15  # STOP_S: beyond what jobs.dashboard_server takes to end
 
 
 @dataclass(frozen=True)
@@ -190,11 +191,11 @@ def addresses() -> set[str]:
 
 
 def start(config: DashboardConfig, environment: Mapping[str, str], log: int) -> subprocess.Popen[bytes]:
-    """The server as a process that ends with this one. Its words hold nothing secret."""
+    """The server as a group of processes that ends with this one. Its words hold nothing secret."""
     where = ("--host", config.host, "--port", str(config.port), "--workers", str(config.workers))
     return subprocess.Popen(
         [sys.executable, "-m", "jobs.dashboard_server", *where],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # its end is ours
         stdout=log,
         stderr=subprocess.STDOUT,
         env={**os.environ, **environment},
@@ -228,14 +229,14 @@ def ended(server: subprocess.Popen[bytes], config: DashboardConfig) -> int:
 
 
 def stop(server: subprocess.Popen[bytes]) -> None:
-    """End the server and what it started."""
-    if server.poll() is None:
-        server.terminate()
-        try:
-            server.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
+    """End the server and what it started, also where it has ended by itself and left some of that."""
+    assert server.stdin is not None
+    server.stdin.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        server.wait(STOP_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
 
 
 def url(config: DashboardConfig, here: bool = False) -> str:

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from cluster.spec import KubernetesOptions, RayOptions, Resources, Retry, SlurmOptions, Stopping
+from cluster.spec import PART, KubernetesOptions, RayOptions, Resources, Retry, SlurmOptions, Stopping
 from data_prep.records import InputError
 from jobs import config as configs
 
-PART = "{part}"
 MAX_NAME = 200
 
 

@@ -55,6 +55,7 @@ def prepare(planned: Sequence[Planned], place: Place) -> list[Prepared]:
         here = plan.workdir if plan.workdir.is_dir() else Path.cwd()
         command = resolve(step.command, step.keys, plan.folder, here)
         _check_secrets(plan)
+        _check_array(plan, command)
         config = (
             () if command.config is None else ("--config", str(JobFolder(plan.folder).job / configs.RESOLVED))
         )
@@ -79,6 +80,14 @@ def prepare(planned: Sequence[Planned], place: Place) -> list[Prepared]:
         )
         made.append(Prepared(spec, command))
     return made
+
+
+def _check_array(plan: Planned, command: Command) -> None:
+    if command.ranked and plan.step.array:
+        raise InputError(
+            f"array={plan.step.array}: came for {command.words[0]}, whose processes are ranks of one training; "
+            "leave array out, and say resources.nodes and resources.processes_per_node"
+        )
 
 
 def _check_secrets(plan: Planned) -> None:

@@ -165,6 +165,7 @@ def run_first(
             export()
             for path in finish(config, build(config), samples, recogniser, export):
                 observer.show(path)
+            observer.exported(folder / "export")
             sys.stdout.write(f"trained {config.num_steps} steps; the export is {folder / 'export'}\n")
     return observer.code
 
@@ -230,6 +231,8 @@ def build(config: TrainConfig) -> DiffusionObjective:
 
     model = models.load(Path(config.base or f"{config.run}/initial"))
     model.config = config.model
+    full, folded = config.model.adapter.kind == "full", adapters.has_lora(model.transformer)
+    model.base_changed = model.base_changed or full or folded
     adapters.apply(model.transformer, model.identity, config.model.adapter, config.seed)
     return objective.build(config.model, model, config.seed)
 

@@ -28,6 +28,7 @@ ALLOWED = {  # key: least and greatest value
     "checkpoints.every_steps": (1, MANY),
     "checkpoints.keep_last": (1, MANY),
     "tracking.num_samples": (0, MANY),
+    "tracking.num_characters": (0, MANY),
     "model.adapter.rank": (1, MANY),
     "model.adapter.learning_rate": (0, MANY),
     "model.adapter.identity_learning_rate": (0, MANY),
@@ -38,6 +39,7 @@ ALLOWED = {  # key: least and greatest value
     "model.noise.text_drop": (0, 1),
     "model.noise.cast_drop": (0, 1),
     "model.noise.cross_face": (0, 1),
+    "model.noise.anchor": (0, 1),
 }
 
 
@@ -46,7 +48,12 @@ def check(config: TrainConfig) -> None:
     from pipeline.families import family_type
 
     configs.check_ranges(config, ALLOWED)
-    family_type(config.model.family.name)
+    family = family_type(config.model.family.name)
+    if config.model.noise.anchor > 0 and not family.anchors:
+        raise InputError(
+            f"model.noise.anchor={config.model.noise.anchor}: family {config.model.family.name!r} has one noise "
+            "level for all frames and cannot be given a clean first one; set it to 0, or take the wan family"
+        )
     if config.base:
         check_base(config)
 

@@ -86,6 +86,10 @@ class Observer:
         """A sample video or picture, for the tracker."""
         self._tracker.artifact(path, "samples")
 
+    def exported(self, folder: Path) -> None:
+        """The finished export, for the tracker's registry of models."""
+        self._tracker.model(folder)
+
     def say(self, text: str) -> None:
         """One line for the person who watches."""
         sys.stderr.write(f"castbank train: {text}\n")

@@ -24,11 +24,36 @@ class TinyConfig:
 
 
 @dataclass(frozen=True)
+class WanConfig:
+    """The wan family: any Wan 2.1 or 2.2 in diffusers' layout."""
+
+    pretrained: str = ""  # a folder, or a hub id such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers
+    revision: str = ""  # of the hub id; empty: its main branch
+    # which of two experts is trained (Wan 2.2 A14B: high noise or low noise); each run trains one
+    expert: Literal["high", "low"] = "high"
+    shift: float = 5.0  # flow shift in training and sampling; 3 for 480p, 5 for 720p (the authors' values)
+    text_tokens: int = 512  # of the prompt that are read
+    frozen_dtype: Literal["fp32", "bf16"] = "bf16"  # of the text encoder; the autoencoder is always fp32
+
+
+@dataclass(frozen=True)
+class CogVideoXConfig:
+    """The cogvideox family: CogVideoX 1.0 and 1.5 in diffusers' layout."""
+
+    pretrained: str = ""  # a folder, or a hub id such as zai-org/CogVideoX-5b
+    revision: str = ""  # of the hub id; empty: its main branch
+    text_tokens: int = 226  # of the prompt that are read; what it was trained with
+    frozen_dtype: Literal["fp32", "bf16"] = "bf16"  # of the text encoder; the autoencoder is always fp32
+
+
+@dataclass(frozen=True)
 class FamilyConfig:
-    """Which video transformer, by its name in pipeline.families."""
+    """Which video transformer, by its name in pipeline.families; only the section of that name is read."""
 
     name: str = "tiny"
     tiny: TinyConfig = field(default_factory=TinyConfig)
+    wan: WanConfig = field(default_factory=WanConfig)
+    cogvideox: CogVideoXConfig = field(default_factory=CogVideoXConfig)
 
 
 @dataclass(frozen=True)
@@ -56,6 +81,9 @@ class NoiseConfig:
     )
     reference_log_sigma_mean: float = -3.0  # reference noise sigma = exp(N(mean, std)) (ConsisID)
     reference_log_sigma_std: float = 0.5
+    # probability that a sample's first latent frame is given clean and left out of the losses, so that a picture
+    # can anchor a video; families with a noise level per frame only (FVG, arXiv 2512.16371: 0.5 keeps both)
+    anchor: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -171,6 +199,9 @@ class TrackingConfig:
     kind: Literal["mlflow", "none"] = "mlflow"
     uri: str = ""  # any MLflow tracking URI; empty: mlflow.db beside the run's folder
     experiment: str = "castbank"
+    # name under which the export is uploaded and registered as a new version; empty: it stays in the run's folder
+    registered_model: str = ""
+    num_characters: int = 12  # the most frequent ones, with an error curve of their own
     flush_s: float = 2.0  # between sends; everything is on disk at once and sent in batches
     num_samples: int = 2  # videos generated at the end, beside the clips whose cast and caption they share
     max_wait_s: float = 60.0  # at the end, for a server that does not answer; the rest stays on disk

@@ -11,7 +11,7 @@ import torch
 from data_prep.records import U8, InputError, Progress
 from pipeline import model as models
 from pipeline.config import GenerateConfig
-from pipeline.families.contract import LatentGrid
+from pipeline.families.contract import Given, LatentGrid
 from pipeline.identity.attention import CastContext
 from pipeline.identity.bank import IdentityBank, find_bank
 from pipeline.identity.tokens import fingerprint
@@ -59,26 +59,25 @@ class Scene:
 def generate(model: Model, scene: Scene, config: GenerateConfig, progress: Progress = lambda *_: None) -> U8:
     """The video, u8[T,H,W,3] RGB; the same for the same arguments on the same machine.
 
-    Euler steps along the flow (diffusers' FlowMatchEulerDiscreteScheduler, the family's shift). Guidance (Ho &
+    Sampled by the scheduler of diffusers that the family's process names. Guidance (Ho &
     Salimans 2022, arXiv 2207.12598) is away from the model without caption and cast. Raises InputError for a size
     that the family cannot make, too large a cast, or a layout of another size or with other slots.
     """
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
     device = next(model.parameters()).device
     family = model.family
     size = family.grid.size(config.num_frames, config.height_px, config.width_px)
     text = family.embed_text([scene.prompt, ""]).to(device)
+    asked, unasked = Given(text[:1]), Given(text[1:])
     context = _context(model, scene, config, device)
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=family.shift)
+    scheduler = family.process.scheduler()
     scheduler.set_timesteps(config.steps, device=device)
     noise = torch.randn(1, family.latent_channels, *size, generator=stream(config.seed, 0, "generate"))
     latents = noise.to(device)
     for step, timestep in enumerate(scheduler.timesteps):
-        sigma = (timestep / scheduler.config.num_train_timesteps).reshape(1)
-        velocity = model.velocity(latents, sigma, text[:1], context).float()
+        level = family.process.level_of(timestep).expand(1, size[0])
+        velocity = model.velocity(latents, level, asked, context).float()
         if config.guidance != 1:
-            away = model.velocity(latents, sigma, text[1:], None).float()
+            away = model.velocity(latents, level, unasked, None).float()
             velocity = away + config.guidance * (velocity - away)
         latents = scheduler.step(velocity, timestep, latents).prev_sample
         progress("sampling", step + 1, config.steps)

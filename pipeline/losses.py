@@ -1,8 +1,8 @@
 """The losses of training, each a function of one prediction, weighted by the config field of the same name.
 
-Every loss is the mean over the samples of a batch of a number that depends on that sample alone: so accumulation,
-ranks and batch size do not change what is learned. A new loss is one function, one line in ``LOSSES``, one field in
-``LossConfig`` and one test.
+Every loss is f32[B], a number for each sample that depends on that sample alone, and training minimises the mean:
+so accumulation, ranks and batch size do not change what is learned. A new loss is one function, one line in
+``LOSSES``, one field in ``LossConfig`` and one test.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ import torch
 class Prediction:
     """What the model answered for B samples, and what it should have.
 
-    velocity, target: f32[B,C,t,h,w]; coverage: f32[B,N,t,h,w] share of each latent cell that each character
-    covers; token_coverage: f32[B,N,L] the same per visual token; routing: router logits f32[B,L,N+1] of each
-    identity layer, column 0 nobody, -inf at empty slots; takes_mask: bool[B] samples that the mask loss takes.
+    velocity, target: f32[B,C,t,h,w]; counted: f32[B,t], 0 at latent frames that were given clean, else 1;
+    coverage: f32[B,N,t,h,w] share of each latent cell that each character covers; token_coverage: f32[B,N,L] the
+    same per visual token; routing: router logits f32[B,L,N+1] of each identity layer, column 0 nobody, -inf at
+    empty slots; takes_mask: bool[B] samples that the mask loss takes.
     """
 
     velocity: torch.Tensor
     target: torch.Tensor
+    counted: torch.Tensor
     coverage: torch.Tensor
     token_coverage: torch.Tensor
     routing: tuple[torch.Tensor, ...]
@@ -34,8 +36,10 @@ Loss = Callable[[Prediction], torch.Tensor]
 
 
 def diffusion(prediction: Prediction) -> torch.Tensor:
-    """Flow matching: mean of (v̂ − (ε − x))² (Lipman et al. 2022, arXiv 2210.02747)."""
-    return (prediction.velocity.float() - prediction.target.float()).square().mean()
+    """Mean of (v̂ − v)² over channels and the latent frames that count: flow matching (Lipman et al. 2022, arXiv
+    2210.02747), or v-prediction; 0 where no frame counts."""
+    error = _squared_error(prediction).mean((1, 3, 4))  # [B,t]
+    return _mean_where(error, prediction.counted)
 
 
 def mask(prediction: Prediction) -> torch.Tensor:
@@ -45,10 +49,16 @@ def mask(prediction: Prediction) -> torch.Tensor:
     averaged over channels and m_k the character's coverage; 0 where nobody is visible or the sample is not taken.
     So a small face weighs as much as a large one.
     """
-    error = (prediction.velocity.float() - prediction.target.float()).square().mean(1, keepdim=True)
-    per_character = _weighted_mean((prediction.coverage * error).flatten(2), prediction.coverage.flatten(2))
-    visible = prediction.coverage.flatten(2).sum(-1) > 0
-    return (_mean_where(per_character, visible) * prediction.takes_mask).mean()
+    per_character, visible = mask_errors(prediction)
+    return _mean_where(per_character, visible) * prediction.takes_mask
+
+
+def mask_errors(prediction: Prediction) -> tuple[torch.Tensor, torch.Tensor]:
+    """Squared error over each character's region, f32[B,N], and where there is such a region, bool[B,N]."""
+    coverage = prediction.coverage * prediction.counted[:, None, :, None, None]
+    error = _squared_error(prediction).mean(1, keepdim=True)
+    errors = _weighted_mean((coverage * error).flatten(2), coverage.flatten(2))
+    return errors, coverage.flatten(2).sum(-1) > 0
 
 
 def routing(prediction: Prediction) -> torch.Tensor:
@@ -64,7 +74,7 @@ def routing(prediction: Prediction) -> torch.Tensor:
         surprise = -logits.float().log_softmax(-1).transpose(1, 2)  # [B,N+1,L]
         surprise = surprise.masked_fill(target == 0, 0.0)  # an empty slot's is infinite
         layers.append(_mean_where(_weighted_mean(target * surprise, target), present))
-    return torch.stack(layers).mean() if layers else prediction.velocity.new_zeros(())
+    return torch.stack(layers).mean(0) if layers else prediction.velocity.new_zeros(len(target)).float()
 
 
 LOSSES: dict[str, Loss] = {"diffusion": diffusion, "mask": mask, "routing": routing}
@@ -72,15 +82,19 @@ LOSSES: dict[str, Loss] = {"diffusion": diffusion, "mask": mask, "routing": rout
 
 @torch.no_grad()
 def router_accuracy(prediction: Prediction) -> torch.Tensor:
-    """Share of visual tokens routed right, each class of a sample weighing alike, mean over samples and layers."""
+    """Share of visual tokens routed right, each class of a sample weighing alike, mean over layers: f32[B]."""
     target = _with_nobody(prediction.token_coverage)
     truth = torch.nn.functional.one_hot(target.argmax(1), target.shape[1]).transpose(1, 2).float()
     present = truth.sum(-1) > 0
     layers = []
     for logits in prediction.routing:
         right = (logits.argmax(-1) == target.argmax(1)).float().unsqueeze(1)
-        layers.append(_mean_where(_weighted_mean(truth * right, truth), present).mean())
-    return torch.stack(layers).mean() if layers else prediction.velocity.new_zeros(())
+        layers.append(_mean_where(_weighted_mean(truth * right, truth), present))
+    return torch.stack(layers).mean(0) if layers else prediction.velocity.new_zeros(len(truth)).float()
+
+
+def _squared_error(prediction: Prediction) -> torch.Tensor:
+    return (prediction.velocity.float() - prediction.target.float()).square()
 
 
 def _with_nobody(token_coverage: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlparse
 from data_prep.records import Json
 from pipeline.checkpoints import write_text
 from pipeline.config import TrackingConfig
+from pipeline.spool import Spool
 from pipeline.tracker import Status, TrackedRun
 
 LOGGER = logging.getLogger(__name__)
@@ -26,48 +27,6 @@ RUN_TAG = "castbank.run"
 RUN_ID = "mlflow_run_id"
 MAX_METRICS = 1000  # MLflow's limit for one batch
 MAX_PARAMS = 100
-
-
-class Spool:
-    """Entries on disk, each one line of JSON, and how many of their bytes have been sent."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._entries, self._mark = folder / "mlflow.jsonl", folder / "mlflow.sent"
-        self._entries.touch()
-        self._drop_torn_line()
-        self.sent = int(self._mark.read_text()) if self._mark.is_file() else 0
-        self._lock = threading.Lock()
-
-    def append(self, entry: Json) -> None:
-        """Keep one entry; it survives the process."""
-        with self._lock, self._entries.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
-
-    def last(self, key: str) -> Any:
-        """The value under ``key`` of the last entry that has it; None without any."""
-        with self._entries.open(encoding="utf-8") as stream:
-            entries = [json.loads(line) for line in stream]
-        return next((entry[key] for entry in reversed(entries) if key in entry), None)
-
-    def unsent(self) -> tuple[list[Json], int]:
-        """Entries that are not sent, and the mark to set when they are."""
-        with self._lock, self._entries.open("rb") as stream:
-            stream.seek(self.sent)
-            data = stream.read()
-        return [json.loads(line) for line in data.splitlines()], self.sent + len(data)
-
-    def mark(self, sent: int) -> None:
-        """Everything before byte ``sent`` has arrived."""
-        write_text(self._mark, str(sent))
-        self.sent = sent
-
-    def _drop_torn_line(self) -> None:
-        data = self._entries.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            with self._entries.open("r+b") as stream:
-                stream.truncate(whole)
 
 
 class MlflowTracker:
@@ -91,6 +50,11 @@ class MlflowTracker:
     def artifact(self, path: Path, folder: str) -> None:
         """See Tracker."""
         self._append({"artifact": str(path.resolve()), "folder": folder})
+
+    def model(self, folder: Path) -> None:
+        """See Tracker."""
+        if self._config.registered_model:
+            self._append({"model": self._config.registered_model, "export": str(folder.resolve())})
 
     def totals(self, scalars: Mapping[str, float]) -> None:
         """See Tracker; where this process had nothing to say, a finished run is not opened again for them."""
@@ -148,6 +112,7 @@ class Sender:
             if not self._warned:
                 LOGGER.warning("MLflow at %s: %s; trying again", self.uri, str(error).splitlines()[0])
             self._warned = True
+            self._run_id = ""  # it may be the run that is not there any more: look again
             return False
         return True
 
@@ -161,8 +126,12 @@ class Sender:
         limits.MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
         self._client = self._client or MlflowClient(self.uri)
         known = self._run.folder / RUN_ID
-        if known.is_file():
-            run_id = known.read_text().strip()
+        run_id = known.read_text().strip() if known.is_file() else ""
+        if run_id and not is_active(self._client, run_id):
+            LOGGER.warning("MLflow run %s was deleted; all that is known goes to a new one", run_id)
+            self._spool.rewind()
+            run_id = ""
+        if run_id:
             self._client.update_run(run_id, status="RUNNING")
         else:
             run_id = self._find_or_create()
@@ -202,10 +171,39 @@ class Sender:
         for entry in entries:
             if "artifact" in entry and Path(entry["artifact"]).is_file():
                 self._client.log_artifact(self._run_id, entry["artifact"], entry["folder"])
+            if "model" in entry:
+                register(self._client, self._run_id, entry["model"], Path(entry["export"]))
         statuses = [entry["status"] for entry in entries if "status" in entry]
         if statuses:
             self._client.set_terminated(self._run_id, statuses[-1])
         self._spool.mark(mark)
+
+
+def is_active(client: Any, run_id: str) -> bool:
+    """Whether a run is there and not deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+
+
+def register(client: Any, run_id: str, name: str, export: Path) -> None:
+    """Upload an export and make it the newest version of a registered model; safe to repeat."""
+    from mlflow.exceptions import MlflowException
+
+    if not export.is_dir() or client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+        return
+    client.log_artifacts(run_id, str(export), "export")
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    client.create_model_version(name, source=f"runs:/{run_id}/export", run_id=run_id)
 
 
 def out_of_sight(location: str) -> str:

@@ -1,6 +1,7 @@
 """The model as one thing: a family's transformer and frozen parts and the identity network; made, saved, loaded.
 
-An export folder holds ``model.yaml`` (the resolved knobs), ``transformer/`` (diffusers' own layout, without LoRA),
+An export folder holds ``model.yaml`` (the resolved knobs), ``transformer/`` (diffusers' own layout, without LoRA;
+not there where it is a pretrained one, unchanged),
 ``autoencoder.safetensors`` where the family has a fitted one, ``identity.safetensors``, ``lora/`` (peft's own
 layout) where there is one, and ``bank/``.
 """
@@ -20,7 +21,7 @@ from data_prep.records import InputError
 from pipeline import adapters
 from pipeline.config import ModelConfig
 from pipeline.families import family_type
-from pipeline.families.contract import Family
+from pipeline.families.contract import Family, Given
 from pipeline.identity.attention import CastContext
 from pipeline.identity.network import IdentityNetwork
 
@@ -33,17 +34,19 @@ class Model(nn.Module):
         self.config = config
         self.family = family
         self.transformer = family.transformer
+        self.base_changed = False  # whether the transformer's own weights may differ from the pretrained ones
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.identity = IdentityNetwork(config.identity, family.sites, family.width)
 
     def velocity(
-        self, latents: torch.Tensor, sigma: torch.Tensor, text: torch.Tensor, context: CastContext | None
+        self, latents: torch.Tensor, level: torch.Tensor, given: Given, context: CastContext | None
     ) -> torch.Tensor:
-        """The family's velocity f32[B,C,t,h,w] for a cast, or without identity where ``context`` is None."""
+        """The family's velocity f32[B,C,t,h,w] for a cast, or without identity where ``context`` is None; ``level``
+        f32[B,t] per latent frame."""
         dtype = next(self.identity.parameters()).dtype
         with self.identity.slot.holding(context):
-            return self.family.velocity(latents.to(dtype), sigma, text.to(dtype))
+            return self.family.velocity(latents.to(dtype), level, given.to(dtype))
 
     def checkpoint_activations(self) -> None:
         """Trades compute for memory: blocks are run again in backward."""
@@ -60,7 +63,8 @@ def save(model: Model, folder: Path) -> None:
     """Writes an export, all but the bank; the folder is the caller's to commit."""
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.structured(model.config), folder / "model.yaml")
-    adapters.save_base(model.transformer, folder / "transformer")
+    if not model.family.pretrained or model.base_changed:
+        adapters.save_base(model.transformer, folder / "transformer")
     adapters.save_lora(model.transformer, folder / "lora")
     model.family.save_frozen(folder)
     weights = {name: value.contiguous() for name, value in model.identity.state_dict().items()}
@@ -75,6 +79,7 @@ def load(folder: Path) -> Model:
     config = OmegaConf.to_object(merged)
     assert isinstance(config, ModelConfig)
     model = Model(config, family_type(config.family.name).load(config.family, folder), seed=0)
+    model.base_changed = (folder / "transformer").is_dir()
     model.identity.load_state_dict(load_file(folder / "identity.safetensors"))
     if (folder / "lora").is_dir():
         adapters.load_lora(model.transformer, folder / "lora")

@@ -14,6 +14,7 @@ import torch
 
 from pipeline.batch import Batch
 from pipeline.config import NoiseConfig
+from pipeline.processes import Process
 
 
 def stream(seed: int, position: int, purpose: str, *index: int) -> torch.Generator:
@@ -28,21 +29,18 @@ def coins(seed: int, positions: torch.Tensor, purpose: str, probability: float) 
     return (torch.stack(draws) < probability).to(positions.device)
 
 
-def shifted(sigma: torch.Tensor, shift: float) -> torch.Tensor:
-    """Moves noise levels towards 1: shift·σ / (1 + (shift − 1)·σ), Esser et al. 2024 (arXiv 2403.03206), eq. 23."""
-    return shift * sigma / (1 + (shift - 1) * sigma)
+def noise_levels(config: NoiseConfig, seed: int, positions: torch.Tensor, process: Process) -> torch.Tensor:
+    """f32[B] in [0,1]: one level per sample, as the process spreads them."""
+    draws = [torch.rand((), generator=stream(seed, int(p), "sigma")) for p in positions]
+    quantile = torch.stack(draws).clamp(min=torch.finfo(torch.float32).eps)  # rand may give 0, no quantile
+    return process.levels(quantile, config.distribution).to(positions.device)
 
 
-def noise_levels(config: NoiseConfig, seed: int, positions: torch.Tensor, shift: float) -> torch.Tensor:
-    """f32[B] in (0,1): uniform, or the sigmoid of a standard normal; then shifted."""
-    levels = []
-    for position in positions:
-        generator = stream(seed, int(position), "sigma")
-        if config.distribution == "uniform":
-            levels.append(torch.rand((), generator=generator))
-        else:
-            levels.append(torch.randn((), generator=generator).sigmoid())
-    return shifted(torch.stack(levels), shift).to(positions.device)
+def anchored(level: torch.Tensor, anchors: torch.Tensor, num_frames: int) -> torch.Tensor:
+    """Levels f32[B] to f32[B,t] per latent frame, 0 at the first one of the samples with an anchor (bool[B])."""
+    levels = level[:, None].repeat(1, num_frames)
+    levels[:, 0] = torch.where(anchors, 0.0, levels[:, 0])
+    return levels
 
 
 def noise_like(latents: torch.Tensor, seed: int, positions: torch.Tensor) -> torch.Tensor:
@@ -50,14 +48,6 @@ def noise_like(latents: torch.Tensor, seed: int, positions: torch.Tensor) -> tor
     shape = latents.shape[1:]
     rows = [torch.randn(shape, generator=stream(seed, int(p), "noise")) for p in positions]
     return torch.stack(rows).to(latents.device)
-
-
-def add_noise(
-    latents: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rectified flow (Liu et al. 2022, arXiv 2209.03003): (1 − σ)·x + σ·ε and its velocity ε − x; sigma f32[B]."""
-    level = sigma.view(-1, *[1] * (latents.ndim - 1))
-    return (1 - level) * latents + level * noise, noise - latents
 
 
 @dataclass(frozen=True)

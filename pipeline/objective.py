@@ -12,6 +12,7 @@ from torch import nn
 from pipeline import noise
 from pipeline.batch import Batch
 from pipeline.config import ModelConfig
+from pipeline.families.contract import Given
 from pipeline.identity.attention import CastContext
 from pipeline.losses import LOSSES, Prediction, router_accuracy
 from pipeline.model import Model
@@ -37,11 +38,11 @@ class DiffusionObjective(nn.Module):
         for name, loss in LOSSES.items():
             weight: float = getattr(self.config.losses, name)
             if weight > 0:
-                scalars[f"loss_{name}"] = loss(prediction)
+                scalars[f"loss_{name}"] = loss(prediction).mean()
                 total = total + weight * scalars[f"loss_{name}"]
         characters = batch.cast_mask.sum(1).clamp(min=1)
         share = (references.outside.sum(1) / characters).mean()
-        accuracy = router_accuracy(prediction)
+        accuracy = router_accuracy(prediction).mean()
         return {"loss": total, **scalars, "router_accuracy": accuracy, "cross_face_share": share}
 
     def _context(self, batch: Batch, references: noise.ChosenReferences) -> CastContext:
@@ -50,23 +51,38 @@ class DiffusionObjective(nn.Module):
         return self.model.identity.context(tokens, batch.cast_mask, (~dropped).float())
 
     def _predict(self, batch: Batch, context: CastContext) -> Prediction:
-        family, drawn = self.model.family, self.config.noise
+        family, seed, positions = self.model.family, self.seed, batch.positions
         with torch.no_grad():
-            latents = family.encode(batch.video)
-            dropped = noise.coins(self.seed, batch.positions, "text_drop", drawn.text_drop).tolist()
-            captions = ["" if drop else c for drop, c in zip(dropped, batch.captions, strict=True)]
-            text = family.embed_text(captions).to(latents.device)
-            sigma = noise.noise_levels(drawn, self.seed, batch.positions, family.shift)
-            noisy, target = noise.add_noise(
-                latents, noise.noise_like(latents, self.seed, batch.positions), sigma
-            )
+            encoded = family.encode(batch.video)
+            given = Given(self._text(batch).to(encoded.latents.device), encoded.channels, encoded.image)
+            level = self._levels(positions, encoded.latents.shape[2])
+            eps = noise.noise_like(encoded.latents, seed, positions)
+            noisy, target = family.process.noisy(encoded.latents, eps, level)
             coverage = family.grid.coverage(batch.label_map, batch.cast_mask.shape[1])
-            takes_mask = noise.coins(
-                self.seed, batch.positions, "mask_loss", self.config.losses.mask_probability
-            )
-        velocity = self.model.velocity(noisy, sigma, text, context)
-        routing = tuple(context.routing[layer] for layer in sorted(context.routing))
-        return Prediction(velocity, target, coverage, family.grid.tokens(coverage), routing, takes_mask)
+            takes_mask = noise.coins(seed, positions, "mask_loss", self.config.losses.mask_probability)
+        velocity = self.model.velocity(noisy, level, given, context)
+        return Prediction(
+            velocity=velocity,
+            target=target,
+            counted=(level > 0).float(),
+            coverage=coverage,
+            token_coverage=family.grid.tokens(coverage),
+            routing=tuple(context.routing[layer] for layer in sorted(context.routing)),
+            takes_mask=takes_mask,
+        )
+
+    def _text(self, batch: Batch) -> torch.Tensor:
+        """Text embeddings f32[B,S,D], of nothing where the caption is dropped."""
+        dropped = noise.coins(self.seed, batch.positions, "text_drop", self.config.noise.text_drop).tolist()
+        captions = ["" if drop else c for drop, c in zip(dropped, batch.captions, strict=True)]
+        return self.model.family.embed_text(captions)
+
+    def _levels(self, positions: torch.Tensor, num_frames: int) -> torch.Tensor:
+        """Noise levels f32[B,t] per latent frame, 0 at the first one of a sample that is anchored."""
+        drawn = self.config.noise
+        level = noise.noise_levels(drawn, self.seed, positions, self.model.family.process)
+        anchors = noise.coins(self.seed, positions, "anchor", drawn.anchor if num_frames > 1 else 0.0)
+        return noise.anchored(level, anchors, num_frames)
 
 
 def build(config: ModelConfig, model: Model, seed: int) -> DiffusionObjective:

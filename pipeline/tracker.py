@@ -22,6 +22,9 @@ class Tracker(Protocol):
     def artifact(self, path: Path, folder: str) -> None:
         """A file, which must stay where it is, to be shown in a folder of the run."""
 
+    def model(self, folder: Path) -> None:
+        """An export, which must stay where it is, to be registered as a version of a model, where one is named."""
+
     def totals(self, scalars: Mapping[str, float]) -> None:
         """Figures of the whole run so far, such as its cost, at the last step; nothing where nothing was logged."""
 
@@ -50,6 +53,9 @@ class NoTracker:
         """Nothing."""
 
     def artifact(self, path: Path, folder: str) -> None:
+        """Nothing."""
+
+    def model(self, folder: Path) -> None:
         """Nothing."""
 
     def totals(self, scalars: Mapping[str, float]) -> None:

@@ -14,6 +14,9 @@ for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
 
 
+SOME = ("cafe", "meadow-02", "table")  # three people who meet two by two, two who stay, six who are seen once
+
+
 def _quiet(stage: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
@@ -41,12 +44,25 @@ def footage(face_home: Path) -> Path:
 @pytest.fixture(scope="session")
 def shards(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of the whole footage, prepared with the demo's configuration."""
+    return prepared(footage / "short.csv", footage, tmp_path_factory.mktemp("prepared") / "shards")
+
+
+@pytest.fixture(scope="session")
+def some_shards(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of a few clips of the footage, prepared with the demo's configuration."""
+    root = tmp_path_factory.mktemp("prepared_some")
+    head, *rows = (footage / "short.csv").read_text(encoding="utf-8-sig").splitlines(keepends=True)
+    (root / "some.csv").write_text(head + "".join(r for r in rows if r.startswith(SOME)), encoding="utf-8")
+    return prepared(root / "some.csv", footage, root / "shards")
+
+
+def prepared(table: Path, footage: Path, output: Path) -> Path:
+    """What castbank prepare makes of the clips of a table, with the demo's configuration."""
     from data_prep.config import PrepareConfig
     from data_prep.flow import prepare
     from jobs import config
 
-    output = tmp_path_factory.mktemp("prepared") / "shards"
-    overrides = [f"manifest={footage / 'short.csv'}", f"clips={footage / 'clips'}", f"output={output}"]
+    overrides = [f"manifest={table}", f"clips={footage / 'clips'}", f"output={output}"]
     demo = Path(__file__).parent.parent / "jobs" / "configs" / "prepare_demo.yaml"
     prepare(config.load(PrepareConfig, demo, overrides), _quiet)
     return output

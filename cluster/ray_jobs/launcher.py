@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from cluster import secret_values
 from cluster.job_folder import Attempt, JobFolder
-from cluster.processes import Child
+from cluster.processes import Child, one_per_part
 from cluster.spec import EXIT_REQUEUE, JobError, JobSpec, State, Status
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"  # Ray's own
@@ -111,11 +111,7 @@ def children(spec: JobSpec, attempt: Attempt) -> list[Child]:
         return [Child(driver, place.log, cluster)]
     if not spec.array:
         return [Child(spec.command, place.rank_log(0), cluster)]
-    made = []
-    for index in range(spec.array):
-        words = tuple(word.replace("{part}", f"{index + 1}/{spec.array}") for word in spec.command)
-        made.append(Child(words, place.rank_log(index), cluster))
-    return made
+    return one_per_part(spec, place, cluster)
 
 
 def request(spec: JobSpec) -> dict[str, Any]:

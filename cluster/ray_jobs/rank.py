@@ -17,6 +17,7 @@ from typing import Any
 
 from cluster.job_folder import ENV_FOLDER, ENV_TOKEN, JobFolder
 from cluster.processes import LAST_WORDS_S, Child, Group
+from cluster.rendezvous import free_port
 from cluster.secret_values import secret_values
 from cluster.spec import EXIT_EMPTY, EXIT_INPUT, EXIT_REQUEUE, JobError, JobSpec
 
@@ -117,9 +118,7 @@ def rendezvous() -> dict[str, str]:
     import ray
 
     address = ray.util.get_node_ip_address()
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
-        probe.bind(("", 0))
-        return {"MASTER_ADDR": address, "MASTER_PORT": str(probe.getsockname()[1])}
+    return {"MASTER_ADDR": address, "MASTER_PORT": str(free_port(address))}
 
 
 def environment(spec: JobSpec, own: Mapping[str, str]) -> dict[str, str]:

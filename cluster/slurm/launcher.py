@@ -17,6 +17,7 @@ from pathlib import Path
 from cluster import array_part
 from cluster.job_folder import Attempt, JobFolder, write_atomic
 from cluster.processes import Child
+from cluster.rendezvous import free_port
 from cluster.slurm import errors
 from cluster.slurm.script import (
     PASSED_ON,
@@ -104,7 +105,7 @@ class SlurmLauncher:
 
 def children(spec: JobSpec, attempt: Attempt) -> list[Child]:
     """One srun for all ranks, or for the one task of another job; called on the job's first node."""
-    environment = {"MASTER_ADDR": _own_address(), "MASTER_PORT": str(_free_port())} if spec.ranks else {}
+    environment = {"MASTER_ADDR": _own_address(), "MASTER_PORT": str(free_port())} if spec.ranks else {}
     place = JobFolder(spec.folder)
     place.logs.mkdir(parents=True, exist_ok=True)  # a task whose output cannot be opened is not started
     words = (sys.executable, "-P", "-m", "cluster.slurm.step", *srun(spec), *_command(spec))
@@ -199,12 +200,6 @@ def _own_address() -> str:
             if word.startswith("NodeAddr="):
                 return word.removeprefix("NodeAddr=")
     return socket.gethostname()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def _succeeded(folder: Path) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import nn
 
 from data_prep.records import InputError
 from pipeline.config import FamilyConfig
+from pipeline.processes import Process
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,48 @@ class LatentGrid:
         rest = cells[:, :, 1:].reshape(b, num_characters, t - 1, self.frames, h, w).mean(3)
         return torch.cat([cells[:, :, :1], rest], 2)
 
+    def filled(self, cells: torch.Tensor) -> torch.Tensor:
+        """[B,C,t,h,w] with its first frame repeated before it until tokens of ``patch[0]`` frames are full."""
+        missing = -cells.shape[2] % self.patch[0]
+        return torch.cat([cells[:, :, :1].expand(-1, -1, missing, -1, -1), cells], 2) if missing else cells
+
     def tokens(self, cells: torch.Tensor) -> torch.Tensor:
         """f32[B,N,t,h,w] over latent cells to f32[B,N,L] over the transformer's tokens, by their mean."""
-        return nn.functional.avg_pool3d(cells, self.patch).flatten(2)
+        return nn.functional.avg_pool3d(self.filled(cells), self.patch).flatten(2)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the frozen parts make of B videos. latents: f32[B,C,t,h,w], normalised; channels: f32[B,C',t,h,w] that
+    an image-to-video transformer reads beside noisy latents, or None; image: f32[B,S,D] tokens of the first frame's
+    picture, or None."""
+
+    latents: torch.Tensor
+    channels: torch.Tensor | None = None
+    image: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a transformer is told beside noisy latents. text: f32[B,S,D]; channels, image: as in ``Encoded``."""
+
+    text: torch.Tensor
+    channels: torch.Tensor | None = None
+    image: torch.Tensor | None = None
+
+    def to(self, dtype: torch.dtype) -> Given:
+        """The same in another precision."""
+        rest = (None if value is None else value.to(dtype) for value in (self.channels, self.image))
+        return Given(self.text.to(dtype), *rest)
 
 
 class Family(Protocol):
     """One kind of video diffusion transformer, with what is frozen around it.
 
     ``sites`` are the modules (one per block, in order, each of hidden width ``width``) after whose output
-    identity attention adds its own: the last attention before the feed-forward. ``shift`` is the flow shift of
-    noise levels in training and sampling.
+    identity attention adds its own: the last attention before the feed-forward. ``process`` is how noise is added.
+    ``anchors`` says whether the transformer takes a noise level per latent frame, so that a first frame can be
+    given clean. ``pretrained`` says that its weights are had from elsewhere: a run keeps only what it changed.
     """
 
     transformer: nn.Module
@@ -76,27 +108,31 @@ class Family(Protocol):
     width: int
     latent_channels: int
     grid: LatentGrid
-    shift: float
+    process: Process
+    anchors: ClassVar[bool]
+    pretrained: ClassVar[bool]
 
     @classmethod
     def create(cls, config: FamilyConfig, videos: Iterable[torch.Tensor], seed: int) -> Self:
-        """A new family; ``videos``, each f32[T,3,H,W] in [-1,1], are what a fitted codec is fitted on."""
+        """A family to train; ``videos``, each f32[T,3,H,W] in [-1,1], are what a fitted codec is fitted on."""
 
     @classmethod
     def load(cls, config: FamilyConfig, folder: Path) -> Self:
-        """The family that ``save_frozen`` and the transformer's ``save_pretrained`` left in ``folder``."""
+        """The family that ``save_frozen`` and the transformer's ``save_pretrained`` left in ``folder``; a
+        pretrained one whose transformer was not changed is not there and comes from where it came first."""
 
     def save_frozen(self, folder: Path) -> None:
         """Writes what is neither transformer nor identity and cannot be had elsewhere."""
 
-    def encode(self, video: torch.Tensor) -> torch.Tensor:
-        """f32[B,3,T,H,W] in [-1,1] to normalised latents f32[B,C,t,h,w]."""
+    def encode(self, video: torch.Tensor) -> Encoded:
+        """f32[B,3,T,H,W] in [-1,1], whose first frame is also the picture of an image-to-video transformer."""
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """f32[B,C,t,h,w] to f32[B,3,T,H,W] in [-1,1]."""
+        """f32[B,C,t,h,w] to f32[B,3,T,H,W] in [-1,1]; gradients pass."""
 
     def embed_text(self, captions: Sequence[str]) -> torch.Tensor:
         """f32[B,S,D]; the empty string is what a dropped caption becomes."""
 
-    def velocity(self, latents: torch.Tensor, sigma: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """The transformer's estimate of noise - clean, f32[B,C,t,h,w], at noise level sigma f32[B] in [0,1]."""
+    def velocity(self, latents: torch.Tensor, level: torch.Tensor, given: Given) -> torch.Tensor:
+        """The transformer's estimate of the process's velocity, f32[B,C,t,h,w], at noise levels f32[B,t] in [0,1],
+        equal within a sample but for a first frame at 0 where ``anchors``."""

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Self, cast
+from typing import ClassVar, Self, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,7 +20,8 @@ from torch import nn
 
 from data_prep.records import InputError
 from pipeline.config import FamilyConfig, TinyConfig
-from pipeline.families.contract import LatentGrid
+from pipeline.families.contract import Encoded, Given, LatentGrid
+from pipeline.processes import Flow, Process
 
 TIMESTEPS = 1000.0  # Wan's transformer reads sigma on this scale
 LEAST_SIGMA = 0.05  # what a guess is divided by at least, as there
@@ -124,8 +125,19 @@ def place_of(latents: torch.Tensor) -> torch.Tensor:
     return torch.cat([rows, columns])[None, :, None].expand(b, PLACE_CHANNELS, t, h, w).to(latents.dtype)
 
 
+def timesteps_of(level: torch.Tensor, tokens_per_frame: int) -> torch.Tensor:
+    """Wan's time steps of levels f32[B,t] in [0,1]: f32[B] where a sample's frames are all at one level, which
+    costs a row of modulation per sample, else f32[B,L], one per token."""
+    if bool((level == level[:, :1]).all()):
+        return level[:, 0] * TIMESTEPS
+    return (level * TIMESTEPS).repeat_interleave(tokens_per_frame, 1)
+
+
 class TinyFamily:
     """``contract.Family`` over ``diffusers.WanTransformer3DModel``."""
+
+    anchors: ClassVar[bool] = True
+    pretrained: ClassVar[bool] = False
 
     def __init__(self, transformer: nn.Module, codec: PatchPCA, config: TinyConfig) -> None:
         self.transformer = transformer
@@ -136,7 +148,7 @@ class TinyFamily:
         self.width = config.num_heads * config.head_dim
         self.latent_channels = config.latent_channels
         self.grid = LatentGrid(frames=1, pixels=config.patch_px, patch=(1, 1, 1))
-        self.shift = config.shift
+        self.process: Process = Flow(config.shift)
 
     @classmethod
     def create(cls, config: FamilyConfig, videos: Iterable[torch.Tensor], seed: int) -> Self:
@@ -173,9 +185,9 @@ class TinyFamily:
         """Writes ``autoencoder.safetensors``."""
         save_file(self.codec.state_dict(), folder / "autoencoder.safetensors")
 
-    def encode(self, video: torch.Tensor) -> torch.Tensor:
+    def encode(self, video: torch.Tensor) -> Encoded:
         """f32[B,3,T,H,W] to f32[B,K,T,h,w]; in full precision whatever the transformer's."""
-        return self.codec.to(video.device).encode(video.float())
+        return Encoded(self.codec.to(video.device).encode(video.float()))
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """f32[B,K,T,h,w] to f32[B,3,T,H,W], clamped to [-1,1]."""
@@ -185,13 +197,14 @@ class TinyFamily:
         """f32[B,text_tokens,text_dim]."""
         return embed_words(captions, self.config.text_tokens, self.config.text_dim)
 
-    def velocity(self, latents: torch.Tensor, sigma: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    def velocity(self, latents: torch.Tensor, level: torch.Tensor, given: Given) -> torch.Tensor:
         """The transformer guesses the clean latents x̂ from unit-variance input with its place beside it, and
         v = (x_σ − x̂) / σ, σ no less than LEAST_SIGMA: clean patches lie near few directions, noise fills all of
         them, more than a narrow transformer carries (Li & He 2025, arXiv 2511.13720).
         """
-        level = sigma.to(latents).view(-1, 1, 1, 1, 1)
-        spread = (level.square() + (1 - level).square()).sqrt()
+        sigma = level.to(latents)[:, None, :, None, None]
+        spread = (sigma.square() + (1 - sigma).square()).sqrt()
         scaled = torch.cat([latents / spread, place_of(latents)], 1)
-        clean: torch.Tensor = self.transformer(scaled, sigma * TIMESTEPS, text, return_dict=False)[0]
-        return (latents - clean) / level.clamp(min=LEAST_SIGMA)
+        timesteps = timesteps_of(level, latents.shape[3] * latents.shape[4])
+        clean: torch.Tensor = self.transformer(scaled, timesteps, given.text, return_dict=False)[0]
+        return (latents - clean) / sigma.clamp(min=LEAST_SIGMA)

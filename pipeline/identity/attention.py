@@ -111,18 +111,22 @@ class IdentityAttention(nn.Module):
 
 @dataclass(frozen=True)
 class IdentityHook:
-    """The forward hook at one site: reads the site's input and output, adds the identity attention's answer."""
+    """The forward hook at one site: reads the site's input and output, adds the identity attention's answer.
+
+    A cross-attention answers f32[B,L,W]; a joint attention also takes and answers text, which stays as it is.
+    """
 
     layer: int
     attention: IdentityAttention
     slot: ContextSlot
 
-    def __call__(self, site: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        """The site's output f32[B,L,W], unchanged where no context is current."""
+    def __call__(self, site: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        """The site's output, unchanged where no context is current."""
         context = self.slot.current
         if context is None:
             return output
-        added, logits = self.attention(args[0] + output, context)
+        hidden = args[0] if args else kwargs["hidden_states"]
+        answer, *text = output if isinstance(output, tuple) else (output,)
+        added, logits = self.attention(hidden + answer, context)
         context.routing.setdefault(self.layer, logits)  # the replay of a checkpoint must not replace it
-        summed: torch.Tensor = output + added
-        return summed
+        return (answer + added, *text) if text else answer + added

@@ -31,7 +31,8 @@ class IdentityNetwork(nn.Module):
         self.attentions = nn.ModuleList()
         for site in sites[config.every - 1 :: config.every]:
             attention = IdentityAttention(width, config.width, config.num_heads)
-            site.register_forward_hook(IdentityHook(len(self.attentions), attention, self.slot))
+            hook = IdentityHook(len(self.attentions), attention, self.slot)
+            site.register_forward_hook(hook, with_kwargs=True)
             self.attentions.append(attention)
 
     def context(

@@ -14,11 +14,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.job_folder import JobFolder
+from cluster.job_folder import Attempt, JobFolder
 from cluster.launchers import launcher
+from cluster.local import children
 from cluster.local_queue import Queue, Runner, capacity, own_queue
+from cluster.rendezvous import find
 from cluster.spec import LIVE, JobError, JobSpec, Resources, Retry, Status
 from tests.cluster.test_spec import hostile_spec
+from tests.submitted import empty_the_queue
 from tests.waiting import until
 
 CPUS = capacity()[0]
@@ -29,11 +32,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty CASTBANK_HOME whose runner has ended when the test has."""
     monkeypatch.setenv("CASTBANK_HOME", str(tmp_path / "home"))
     yield tmp_path
-    queue = own_queue()
-    for entry in queue.entries().values():
-        JobFolder(entry.folder).cancelled.touch()
-    queue.ensure_runner()
-    until(lambda: not queue.entries())
+    empty_the_queue()
 
 
 def job(folder: Path, code: str, *, cpus: int = 1, gpus: int = 0, **changes: object) -> JobSpec:
@@ -110,6 +109,21 @@ def test_a_job_that_never_fits_is_refused(home: Path) -> None:
     with pytest.raises(JobError, match=rf"workdir: '{home}/nowhere' is no folder of this machine"):
         submit(replace(job(home / "lost", ""), workdir=home / "nowhere"))
     assert not own_queue().entries()
+
+
+def test_what_each_process_of_an_attempt_is_told(home: Path) -> None:
+    attempt = Attempt(1, "token", "host", "", 0.0)
+    (alone,) = children(job(home / "one", "{part}"), attempt)
+    assert (alone.command[-1], alone.environment) == ("{part}", {})
+    parts = children(job(home / "parts", "{part}", array=3), attempt)
+    assert [part.command[-1] for part in parts] == ["1/3", "2/3", "3/3"]
+    assert [part.log.name for part in parts] == ["rank-0.log", "rank-1.log", "rank-2.log"]
+    assert not any(part.environment for part in parts)
+    spec = job(home / "ranks", "", ranks=True)
+    ranks = children(replace(spec, resources=Resources(processes_per_node=2)), attempt)
+    places = [place for rank in ranks if (place := find(rank.environment)) is not None]
+    assert [(place.rank, place.local_rank, place.world) for place in places] == [(0, 0, 2), (1, 1, 2)]
+    assert len({(place.master_addr, place.master_port) for place in places}) == 1
 
 
 STOPPABLE = (

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 
 import pytest
 
-from cluster.rendezvous import Rendezvous, find, first_host
+from cluster.rendezvous import Rendezvous, find, first_host, free_port
 from cluster.spec import JobError
 from tests.cluster.slurm_lab.lab import Lab
 
@@ -182,6 +183,15 @@ def test_the_first_host_of_a_node_list(nodes: str, first: str) -> None:
 @pytest.mark.parametrize("nodes", ["n[01-03,7]", "a,b[1-2]", "rack[1-2]n[4,9],x", "n[7,9-12]"])
 def test_slurm_itself_expands_a_node_list_to_the_same_first_host(nodes: str, slurm: Lab) -> None:
     assert first_host(nodes) == slurm.ask("scontrol", "show", "hostnames", nodes).split()[0]
+
+
+@pytest.mark.parametrize(("address", "family"), [("", socket.AF_INET), ("::1", socket.AF_INET6)])
+def test_a_free_port_can_be_listened_on(address: str, family: socket.AddressFamily) -> None:
+    with socket.socket(family) as first, socket.socket(family) as second:
+        for listens in (first, second):
+            listens.bind((address, free_port(address)))
+            listens.listen()
+        assert first.getsockname()[1] != second.getsockname()[1]
 
 
 def test_torchrun_itself_is_understood() -> None:

@@ -180,7 +180,7 @@ def test_cancel_waits_for_the_checkpoint_and_may_be_said_twice(slurm: Lab, tmp_p
     waiting = submit(counting(tmp_path / "waiting", 5), after=[running])
     deaf = job(
         tmp_path / "deaf",
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up'); time.sleep(500)",
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up'); signal.pause()",
         stopping=Stopping(grace_s=2),
     )
     unmoved = submit(deaf)

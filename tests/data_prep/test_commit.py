@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -179,6 +181,24 @@ def test_what_killed_runs_left_is_cleared_by_who_is_alone(tmp_path: Path) -> Non
     with sole_user(tmp_path) as desk:
         assert not (tmp_path / NEXT).exists()
         assert sorted(p.name for p in (tmp_path / WORK).iterdir()) == [desk.name, "clip", "lock"]
+
+
+def test_a_worker_that_outlives_its_run_cannot_commit_what_is_being_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, final, remove = tmp_path / WORK / ".aside-killed", tmp_path / WORK / "clip", shutil.rmtree
+
+    def half_removed(folder: Path, **how: bool) -> None:
+        (next(folder.rglob("a"), None) or tmp_path / "none").unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            (desk / "clip-aside").rename(final)  # the worker's last step, just now
+        remove(folder, **how)
+
+    write(desk / "clip-aside", {"a": "1", "b": "2"})
+    monkeypatch.setattr(shutil, "rmtree", half_removed)
+    clear(tmp_path)
+    assert not final.exists()
+    assert not list((tmp_path / WORK).iterdir())
 
 
 def test_who_waits_gets_the_output_when_it_is_free(tmp_path: Path) -> None:

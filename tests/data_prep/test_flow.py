@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +38,7 @@ from tests.painted_clips import (
     start,
     write_manifest,
 )
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -199,17 +199,19 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(
     expected: tuple[Path, Path], tmp_path: Path, wanted: int
 ) -> None:
     """Killed when that many clips are analysed: early, half way, and on the way to the shards."""
-    slow = {f"clip{at}": {"sleep_s": 0.3} for at in range(len(CAST))}
-    corpus, output = make_corpus(tmp_path / "corpus", **slow), tmp_path / "out"
-    process = start(corpus, output)
-    deadline = time.monotonic() + 120
-    while len(analyses(output)) < wanted and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    kept = analyses(output)
-    run(corpus, output)
+    os.mkfifo(tmp_path / "tickets")
+    orders = {f"clip{at}": {"ticket": str(tmp_path / "tickets")} for at in range(len(CAST))}
+    corpus, output = make_corpus(tmp_path / "corpus", **orders), tmp_path / "out"
+    with (tmp_path / "tickets").open("r+b", buffering=0) as tickets:
+        tickets.write(b"t" * wanted)  # the other clips are being analysed, or not yet, when it is killed
+        process = start(corpus, output)
+        until(lambda: len(analyses(output)) >= wanted or process.poll() is not None, 120)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kept = analyses(output)
+        tickets.write(b"t" * 100)  # for what still dies, too
+        run(corpus, output)
+    assert len(kept) == wanted
     assert {name: at for name, at in analyses(output).items() if name in kept} == kept
     names = [name for name in hashes(expected[1]) if name != "manifest.json"]
     assert {n: hashes(output)[n] for n in names} == {n: hashes(expected[1])[n] for n in names}

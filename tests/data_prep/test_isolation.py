@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def behave(item: tuple[str, str]) -> str:
     if action == "exit":
         os._exit(7)
     if action == "hang":
-        time.sleep(600)
+        threading.Event().wait()
     if action == "abort once" and attempt == 0:
         os.abort()
     if action == "bug":

@@ -78,6 +78,7 @@ def test_what_is_no_share_is_refused(text: str) -> None:
         Part.parse(text)
 
 
+@pytest.mark.slow
 def test_four_parts_two_at_a_time_then_the_whole_are_byte_identical(tmp_path: Path) -> None:
     corpus, parted, plain = make_corpus(tmp_path / "corpus"), tmp_path / "parted", tmp_path / "plain"
     for pair in (("1/4", "3/4"), ("4/4", "2/4")):

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import psutil
 import pytest
 
 from cluster.job_folder import JobFolder
@@ -29,6 +30,7 @@ from pipeline.config import TrackingConfig
 from pipeline.mlflow_tracker import MlflowTracker
 from pipeline.tracker import TrackedRun
 from tests import tracking_lab
+from tests.jobs.test_dashboard_server import members
 from tests.small_training import Workplace
 from tests.tracking_lab import BUCKET, KEY_ID, PASSWORD, SECRET_KEY, Lab, free_port
 from tests.waiting import until
@@ -191,7 +193,7 @@ def test_a_real_bucket_and_what_may_be_wrong_with_it(stores: Lab, monkeypatch: p
 @pytest.mark.slow
 def test_a_store_of_this_machine_is_served_until_its_dashboard_is_gone(tmp_path: Path) -> None:
     port = free_port()
-    with served(tmp_path, [f"port={port}", "workers=1"], {}) as (process, lines):
+    with served(tmp_path, [f"port={port}", "workers=2"], {}) as (process, lines):
         assert lines[-3:-1] == [
             f"open http://127.0.0.1:{port}\n",
             f"train with tracking.uri=http://127.0.0.1:{port}\n",
@@ -203,11 +205,25 @@ def test_a_store_of_this_machine_is_served_until_its_dashboard_is_gone(tmp_path:
         with socket.create_connection(("127.0.0.1", port)) as held:
             held.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert held.recv(1000).startswith(b"HTTP/1.1 200")
+            (keeper,) = psutil.Process(process.pid).children()
+            assert len(members(keeper.pid)) >= 5  # with mlflow, uvicorn and its two workers
             process.kill()  # not even asked
             held.settimeout(60)
             while held.recv(1000):  # until the server has closed, as it does when it ends
                 pass
         process.wait(30)
+        until(lambda: not members(keeper.pid))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("master", ["mlflow", "uvicorn"])
+def test_no_worker_outlives_its_master(tmp_path: Path, master: str) -> None:
+    with served(tmp_path, [f"port={free_port()}", "workers=2"], {}) as (process, _):
+        (keeper,) = psutil.Process(process.pid).children()
+        (killed,) = (p for p in members(keeper.pid) if p.cmdline()[1:3] == ["-m", master])
+        killed.kill()
+        assert process.wait(60) == 1
+        until(lambda: not members(keeper.pid))
 
 
 @pytest.mark.slow

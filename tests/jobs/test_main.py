@@ -72,7 +72,7 @@ def test_what_goes_wrong_becomes_an_exit_code(
 def with_doctor_that(does: str) -> subprocess.Popen[str]:
     """``castbank doctor`` in a process of its own, whose work is this Python."""
     code = (
-        "import os, signal, sys, time\n"
+        "import os, signal, sys\n"
         "from jobs import __main__, doctor\n"
         f"def run(args):\n    {does}\n"
         "doctor.run = run\n"
@@ -91,7 +91,7 @@ def test_a_bug_is_shown_whole_and_exits_1() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_stop_signal_ends_a_verb_as_ctrl_c_does_and_exits_75(number: signal.Signals) -> None:
-    job = with_doctor_that("print('ready', flush=True); time.sleep(600)")
+    job = with_doctor_that("print('ready', flush=True); signal.pause()")
     assert job.stdout is not None
     assert job.stdout.readline() == "ready\n"
     job.send_signal(number)
@@ -103,7 +103,7 @@ def test_a_stop_signal_ends_a_verb_as_ctrl_c_does_and_exits_75(number: signal.Si
 
 
 def test_a_second_sigterm_does_not_disturb_the_ending() -> None:
-    ending = "try: print('ready', flush=True); time.sleep(600)\n"
+    ending = "try: print('ready', flush=True); signal.pause()\n"
     ending += "    finally: os.kill(os.getpid(), signal.SIGTERM); print('ended well')"
     job = with_doctor_that(ending)
     assert job.stdout is not None

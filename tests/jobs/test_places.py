@@ -17,14 +17,12 @@ import pytest
 
 from cluster import heartbeats
 from cluster.job_folder import JobFolder
-from cluster.local_queue import own_queue
-from cluster.spec import LIVE
 from jobs.__main__ import main
-from jobs.overview import states_of
 from pipeline.run_folder import read_metrics
 from tests.cluster.ray_lab import RayLab, ray_lab
 from tests.cluster.slurm_lab.lab import Lab
 from tests.small_shards import make_shards
+from tests.submitted import empty_the_queue, state, succeeded
 from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -76,21 +74,6 @@ class Workplace:
         return len(read_metrics(self.root / "runs" / name / "metrics.jsonl"))
 
 
-def state(place: JobFolder) -> str:
-    spec = place.spec()
-    return states_of({spec.id: spec})[spec.id].state
-
-
-def succeeded(place: JobFolder) -> JobFolder:
-    """The job, once it has ended well; its logs where it has not."""
-    ended = until(lambda: s if (s := state(place)) not in LIVE and s != "preempted" else "", LIMIT_S)
-    logs = [place.log, *sorted(place.logs.glob("*"))]
-    assert ended == "succeeded", "\n".join(
-        f"{log}:\n{log.read_text()[-3000:]}" for log in logs if log.is_file()
-    )
-    return place
-
-
 def largest_difference(a: list[dict[str, float]], b: list[dict[str, float]]) -> float:
     assert [line["step"] for line in a] == [line["step"] for line in b] == list(range(1, NUM_STEPS + 1))
     return max(abs(x[key] - y[key]) for x, y in zip(a, b, strict=True) for key in x)
@@ -105,11 +88,7 @@ def place(face_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CASTBANK_HOME", str(home))
         yield Workplace(root)
-        queue = own_queue()
-        for entry in queue.entries().values():
-            JobFolder(entry.folder).cancelled.touch()
-        queue.ensure_runner()
-        until(lambda: not queue.entries())
+        empty_the_queue()
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +103,7 @@ def ray() -> Iterator[RayLab]:
 @pytest.fixture(scope="module")
 def whole(place: Workplace) -> Workplace:
     """With the undisturbed training on this machine."""
-    succeeded(place.submit("local", "local"))
+    succeeded(place.submit("local", "local"), LIMIT_S)
     return place
 
 
@@ -134,7 +113,7 @@ def alike(place: JobFolder) -> set[str]:
 
 
 def test_the_same_training_on_slurm(whole: Workplace, slurm: Lab) -> None:
-    job = succeeded(whole.submit("slurm", "slurm"))
+    job = succeeded(whole.submit("slurm", "slurm"), LIMIT_S)
     difference = largest_difference(whole.curve("local"), whole.curve("slurm"))
     print(f"\nlocal against Slurm, 2 nodes x 1: largest difference of any scalar {difference:g}")
     assert difference == 0
@@ -142,7 +121,7 @@ def test_the_same_training_on_slurm(whole: Workplace, slurm: Lab) -> None:
 
 
 def test_the_same_training_on_ray(whole: Workplace, ray: RayLab) -> None:
-    job = succeeded(whole.submit("ray", "ray"))
+    job = succeeded(whole.submit("ray", "ray"), LIMIT_S)
     difference = largest_difference(whole.curve("local"), whole.curve("ray"))
     print(f"\nlocal against Ray, 2 nodes x 1: largest difference of any scalar {difference:g}")
     assert difference == 0
@@ -197,7 +176,7 @@ def test_slurm_training_goes_on_exactly(how: str, whole: Workplace, slurm: Lab) 
             "requeue": ["scontrol", "requeue", submitted.scheduler_id],
         }[how]
         subprocess.run(words, check=True)
-    succeeded(job)
+    succeeded(job, LIMIT_S)
     attempts = job.attempts()
     difference = largest_difference(whole.curve("local"), whole.curve(how))
     lost = reached - (attempts[0].step if attempts[0].kind == "preempted" else reached // 4 * 4)
@@ -212,7 +191,7 @@ def test_ray_training_survives_a_node(whole: Workplace, ray: RayLab) -> None:
     until(lambda: whole.steps("ray-node") >= 6, LIMIT_S)
     ray.nodes[1].kill_raylet()
     ray.add_node(2)
-    succeeded(job)
+    succeeded(job, LIMIT_S)
     difference = largest_difference(whole.curve("local"), whole.curve("ray-node"))
     told = [(attempt.kind, attempt.step) for attempt in job.attempts()]
     print(f"\nraylet killed: attempts {told}, largest difference {difference:g}")
@@ -228,6 +207,6 @@ def test_cancel_and_requeue_go_on_in_every_place(whole: Workplace, slurm: Lab, r
         assert main(["cancel", label]) == 0
         until(lambda job=job: state(job) == "cancelled", LIMIT_S)  # type: ignore[misc]
         assert main(["requeue", label]) == 0
-        succeeded(job)
+        succeeded(job, LIMIT_S)
         assert largest_difference(whole.curve("local"), whole.curve(label)) == 0
         print(f"\n{label}: {job.attempts()[0].stopped_s:.1f} s from the request to the end of all processes")

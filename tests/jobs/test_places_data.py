@@ -11,13 +11,11 @@ from pathlib import Path
 import pytest
 
 from cluster.job_folder import JobFolder
-from cluster.local_queue import own_queue
 from cluster.registry import Registry
-from cluster.spec import LIVE
 from jobs.__main__ import main
-from jobs.overview import states_of
 from tests.cluster.ray_lab import RayLab, ray_lab
 from tests.cluster.slurm_lab.lab import Lab
+from tests.submitted import empty_the_queue, succeeded
 from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -53,11 +51,7 @@ def root(face_home: Path, footage: Path, tmp_path_factory: pytest.TempPathFactor
         patch.setenv("CASTBANK_HOME", str(made / "home"))
         patch.chdir(made)
         yield made
-        queue = own_queue()
-        for entry in queue.entries().values():
-            JobFolder(entry.folder).cancelled.touch()
-        queue.ensure_runner()
-        until(lambda: not queue.entries())
+        empty_the_queue()
 
 
 @pytest.fixture(scope="module")
@@ -86,17 +80,6 @@ def submit(root: Path, job: dict[str, object], place: str, *overrides: str) -> J
     return JobFolder(Path(str(job["folder"])))
 
 
-def succeeded(place: JobFolder) -> None:
-    def state() -> str:
-        spec = place.spec()
-        return states_of({spec.id: spec})[spec.id].state
-
-    ended = until(lambda: s if (s := state()) not in LIVE and s != "preempted" else "", LIMIT_S)
-    logs = [place.log, *sorted(place.logs.glob("*"))]
-    told = "\n".join(f"{log}:\n{log.read_text()[-3000:]}" for log in logs if log.is_file())
-    assert ended == "succeeded", told
-
-
 def public_bytes(folder: Path) -> dict[str, str]:
     """sha256 of every file of a shard folder; its configuration names its own folder."""
     return {
@@ -109,7 +92,7 @@ def public_bytes(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def reference(root: Path, footage: Path) -> dict[str, str]:
     """What this machine makes of the clips, as a job of the local queue."""
-    succeeded(submit(root, preparation(root, footage, "local"), "local"))
+    succeeded(submit(root, preparation(root, footage, "local"), "local"), LIMIT_S)
     found = public_bytes(root / "shards-local")
     assert "manifest.json" in found
     assert any(name.startswith("shard-") for name in found)
@@ -121,8 +104,8 @@ def test_an_array_of_four_on_slurm_gives_the_same_bytes(
 ) -> None:
     job = preparation(root, footage, "slurm")
     whole = submit(root, job, "slurm", "array=4", "keys.run.num_workers=1")
-    succeeded(JobFolder(whole.folder.with_name("slurm-parts")))
-    succeeded(whole)
+    succeeded(JobFolder(whole.folder.with_name("slurm-parts")), LIMIT_S)
+    succeeded(whole, LIMIT_S)
     assert "0 of" in whole.rank_log(0).read_text() or "analyse" in whole.rank_log(0).read_text()
     assert public_bytes(root / "shards-slurm") == reference
 
@@ -138,7 +121,7 @@ def test_a_ray_job_on_two_nodes_gives_the_same_bytes_though_one_is_killed(
     )
     ray.nodes[1].kill_raylet()
     ray.add_node(1)
-    succeeded(place)
+    succeeded(place, LIMIT_S)
     assert public_bytes(root / "shards-ray") == reference
 
 
@@ -159,7 +142,7 @@ def test_a_chain_on_slurm_from_one_command_to_its_end(root: Path, footage: Path,
     folder = root / "film"
     submit(root, {"name": "film", "folder": str(folder), "steps": steps}, "slurm")
     for step in ("prepare-parts", "prepare", "cache", "train", "evaluate"):
-        succeeded(JobFolder(folder / step))
+        succeeded(JobFolder(folder / step), LIMIT_S)
     assert (folder / "train" / "export" / "bank").is_dir()
     judged = json.loads((folder / "evaluation" / "evaluation.json").read_text())
     assert judged

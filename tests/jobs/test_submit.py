@@ -17,6 +17,7 @@ from jobs.__main__ import main
 from jobs.overview import states_of
 from jobs.submission import registry
 from tests.small_shards import make_shards
+from tests.submitted import empty_the_queue
 from tests.waiting import until
 
 Say = Callable[..., str]
@@ -29,11 +30,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     make_shards(tmp_path / "shards", num_samples=2)
     yield tmp_path
-    queue = own_queue()
-    for entry in queue.entries().values():
-        JobFolder(entry.folder).cancelled.touch()
-    queue.ensure_runner()
-    until(lambda: not queue.entries())
+    empty_the_queue()
 
 
 @pytest.fixture
@@ -227,6 +224,15 @@ def test_a_secret_in_the_environment_is_refused(environment: dict[str, str], her
     said = say("submit", report_job(here, "look", environment=environment), "--on", "local", code=2)
     assert f"environment.{next(iter(environment))}: looks like a secret" in said
     assert "give it as secrets." in said
+    assert not (here / "runs").exists()
+
+
+def test_a_training_is_no_array(here: Path, say: Say) -> None:
+    command = ["train", "data.shards=shards", "run=runs/{part}"]
+    text = write(here / "many.yaml", name="many", folder="runs/many", command=command, array=3)
+    assert "array=3: came for train, whose processes are ranks" in say(
+        "submit", text, "--on", "local", code=2
+    )
     assert not (here / "runs").exists()
 
 

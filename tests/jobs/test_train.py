@@ -79,6 +79,7 @@ def test_the_export_loads_and_its_bank_knows_everybody(place: Workplace) -> None
     assert entry.network == fingerprint(loaded.model.identity.encoder)
 
 
+@pytest.mark.slow
 def test_killed_stopped_and_damaged_it_ends_as_if_nothing_had_happened(
     place: Workplace, capfd: pytest.CaptureFixture[str]
 ) -> None:

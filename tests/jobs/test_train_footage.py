@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from pipeline.run_folder import read_metrics
+from tests.waiting import until
 
 NUM_STEPS, KILLED_AFTER = 12, 7
 MEASURED = ("step_time_s", "data_wait_share")
@@ -43,9 +43,12 @@ def kill_and_continue(shards: Path, run: Path) -> tuple[str, str]:
     """Returns the run's MLflow id as it was noted before the kill and after the end."""
     process = train(shards, run)
     known, metrics = run / "mlflow_run_id", run / "metrics.jsonl"
-    while len(read_metrics(metrics)) < KILLED_AFTER or not known.is_file():
+
+    def far_enough() -> bool:
         assert process.poll() is None, "ended before it could be killed"
-        time.sleep(0.02)
+        return len(read_metrics(metrics)) >= KILLED_AFTER and known.is_file()
+
+    until(far_enough, 600)
     process.kill()
     process.wait()
     assert len(read_metrics(metrics)) < NUM_STEPS

@@ -12,6 +12,7 @@ from peft import PeftModel
 
 from pipeline import adapters
 from pipeline.config import AdapterConfig
+from pipeline.families.contract import Given
 from pipeline.model import Model
 
 NewModel = Callable[..., Model]
@@ -23,7 +24,8 @@ def answer(model: Model) -> torch.Tensor:
     video = torch.rand(1, 3, 3, 32, 48, generator=generator)
     with torch.no_grad():
         text = model.family.embed_text(["a man"])
-        return model.velocity(model.family.encode(video), torch.tensor([0.5]), text, None)
+        latents = model.family.encode(video).latents
+        return model.velocity(latents, torch.full((1, latents.shape[2]), 0.5), Given(text), None)
 
 
 @pytest.fixture

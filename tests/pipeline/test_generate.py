@@ -15,10 +15,12 @@ from data_prep.records import InputError
 from pipeline import generate
 from pipeline import model as models
 from pipeline.config import GenerateConfig
+from pipeline.families.contract import Given
 from pipeline.generate import Scene
 from pipeline.identity.bank import BankEntry, IdentityBank
 from pipeline.model import Model
-from pipeline.noise import shifted, stream
+from pipeline.noise import stream
+from pipeline.processes import Flow
 
 NewModel = Callable[..., Model]
 CONFIG = GenerateConfig(num_frames=3, height_px=32, width_px=48, steps=4, seed=2)
@@ -32,20 +34,22 @@ def tokens() -> torch.Tensor:
 def slow_euler(model: Model, scene: Scene, config: GenerateConfig) -> np.ndarray:
     """Explicit Euler from noise to clean, over shifted levels that are equally spaced before the shift."""
     assert scene.tokens is not None
-    text = model.family.embed_text([scene.prompt])
+    given = Given(model.family.embed_text([scene.prompt]))
     cast = model.identity.context(scene.tokens[None], torch.ones(1, 2, dtype=torch.bool), torch.ones(1))
-    shift = model.family.shift
-    ends = [
-        shifted(torch.tensor(s), shift) for s in (1.0, 1e-3)
-    ]  # the first and last of 1,000 training levels
-    levels = [shifted(s, shift) for s in torch.linspace(*[e.item() for e in ends], config.steps)] + [
-        torch.tensor(0.0)
-    ]
+    assert isinstance(model.family.process, Flow)
+    shift = model.family.process.shift
+
+    def shifted(level: float) -> float:
+        return shift * level / (1 + (shift - 1) * level)
+
+    first, last = shifted(1.0), shifted(1e-3)  # of 1,000 training levels
+    spread = torch.linspace(first, last, config.steps).tolist()
+    levels = [*(shifted(level) for level in spread), 0.0]
     shape = (1, model.family.latent_channels, *model.family.grid.size(3, 32, 48))
     x = torch.randn(shape, generator=stream(config.seed, 0, "generate"))
     with torch.no_grad():
         for now, after in pairwise(levels):
-            x = x + (after - now) * model.velocity(x, now.reshape(1), text, cast)
+            x = x + (after - now) * model.velocity(x, torch.full((1, shape[2]), now), given, cast)
         video = model.family.decode(x)[0].permute(1, 2, 3, 0)
     return ((video + 1) * 127.5).round().byte().numpy()
 
@@ -53,7 +57,7 @@ def slow_euler(model: Model, scene: Scene, config: GenerateConfig) -> np.ndarray
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_it_follows_the_flow_by_euler_steps(shift: float, new_model: NewModel, tokens: torch.Tensor) -> None:
     model = new_model()
-    model.family.shift = shift
+    model.family.process = Flow(shift)
     scene = Scene("Anna talks to Ben", tokens)
     video = generate.generate(model, scene, CONFIG)
     assert video.shape == (3, 32, 48, 3) and video.dtype == np.uint8

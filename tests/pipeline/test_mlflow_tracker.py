@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from pipeline.config import TrackingConfig
-from pipeline.mlflow_tracker import MlflowTracker, Spool, out_of_sight
+from pipeline.mlflow_tracker import MlflowTracker, out_of_sight
+from pipeline.spool import Spool
 from pipeline.tracker import TRACKERS, TrackedRun
 
 SQLITE = TrackingConfig(flush_s=0.1, max_wait_stopped_s=60)
@@ -130,6 +131,40 @@ def test_an_attempt_killed_before_it_noted_its_run_does_not_make_a_second_one(tm
     _, seen = the_run(tmp_path / "runs")  # unpacks exactly one
     assert seen.info.status == "FINISHED"
     assert seen.data.params == {**run.parameters, "new": "1"}
+
+
+def test_a_run_that_was_deleted_is_told_again_from_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tracked(tmp_path / "runs" / "first")
+    first = MlflowTracker(SQLITE, run)
+    first.log(1, {"loss": 1.0})
+    first.close("KILLED")
+    client, seen = the_run(tmp_path / "runs")
+    client.delete_run(seen.info.run_id)
+    again = MlflowTracker(SQLITE, run)
+    again.log(2, {"loss": 0.5})
+    with caplog.at_level(logging.WARNING, "pipeline"):
+        again.close("FINISHED")
+    assert f"MLflow run {seen.info.run_id} was deleted" in caplog.text
+    client, new = the_run(tmp_path / "runs")  # the only one that is active
+    assert new.info.status == "FINISHED"
+    history = client.get_metric_history(new.info.run_id, "loss")
+    assert sorted((point.step, point.value) for point in history) == [(1, 1.0), (2, 0.5)]
+
+
+def test_an_export_becomes_one_version_of_a_registered_model(tmp_path: Path) -> None:
+    run = tracked(tmp_path / "runs" / "first")
+    (run.folder / "export").mkdir()
+    (run.folder / "export" / "model.yaml").write_text("family: tiny\n")
+    tracker = MlflowTracker(replace(SQLITE, registered_model="cast of cafe"), run)
+    tracker.model(run.folder / "export")
+    tracker.model(run.folder / "export")  # as after a server that took the first and did not say so
+    tracker.close("FINISHED")
+    client, seen = the_run(tmp_path / "runs")
+    (version,) = client.search_model_versions("name = 'cast of cafe'")
+    assert (version.run_id, version.source) == (seen.info.run_id, f"runs:/{seen.info.run_id}/export")
+    assert [item.path for item in client.list_artifacts(seen.info.run_id, "export")] == ["export/model.yaml"]
 
 
 def test_a_line_torn_by_a_crash_is_dropped(tmp_path: Path) -> None:

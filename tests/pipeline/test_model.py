@@ -15,6 +15,7 @@ from pipeline import adapters
 from pipeline import model as models
 from pipeline.batch import Batch
 from pipeline.config import ModelConfig
+from pipeline.families.contract import Given
 from pipeline.model import Model
 
 NewModel = Callable[..., Model]
@@ -29,8 +30,10 @@ def answer(model: Model, batch: Batch) -> torch.Tensor:
     with torch.no_grad():
         tokens = model.identity(batch.references, batch.reference_mask)
         context = model.identity.context(tokens, batch.cast_mask, torch.ones(2))
-        text = model.family.embed_text(batch.captions)
-        return model.velocity(model.family.encode(batch.video), torch.tensor([0.2, 0.9]), text, context)
+        given = Given(model.family.embed_text(batch.captions))
+        latents = model.family.encode(batch.video).latents
+        level = torch.tensor([[0.2], [0.9]]).expand(2, latents.shape[2])
+        return model.velocity(latents, level, given, context)
 
 
 @pytest.mark.parametrize("kind", ["full", "lora"])

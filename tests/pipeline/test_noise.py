@@ -11,6 +11,7 @@ import torch
 from pipeline import noise
 from pipeline.batch import Batch
 from pipeline.config import NoiseConfig
+from pipeline.processes import Flow
 
 MakeBatch = Callable[..., Batch]
 
@@ -27,12 +28,12 @@ def test_draws_do_not_depend_on_the_batch_they_are_made_in() -> None:
     positions = torch.tensor([7, 3, 12])
     latents = torch.zeros(3, 4, 2, 3, 3)
     whole = noise.noise_like(latents, 5, positions)
-    levels = noise.noise_levels(NoiseConfig(), 5, positions, 3.0)
+    levels = noise.noise_levels(NoiseConfig(), 5, positions, Flow(3.0))
     flips = noise.coins(5, positions, "x", 0.5)
     for i in range(3):
         one = positions[i : i + 1]
         assert torch.equal(whole[i : i + 1], noise.noise_like(latents[:1], 5, one))
-        assert torch.equal(levels[i : i + 1], noise.noise_levels(NoiseConfig(), 5, one, 3.0))
+        assert torch.equal(levels[i : i + 1], noise.noise_levels(NoiseConfig(), 5, one, Flow(3.0)))
         assert torch.equal(flips[i : i + 1], noise.coins(5, one, "x", 0.5))
 
 
@@ -45,7 +46,7 @@ def test_coins_come_up_as_often_as_asked() -> None:
 @pytest.mark.parametrize("distribution", ["uniform", "logit_normal"])
 def test_noise_levels_follow_their_distribution(distribution: str, shift: float) -> None:
     config = NoiseConfig(distribution=distribution)  # type: ignore[arg-type]
-    levels = noise.noise_levels(config, 0, torch.arange(3000), shift)
+    levels = noise.noise_levels(config, 0, torch.arange(3000), Flow(shift))
     assert levels.min() > 0 and levels.max() < 1
     # undo the shift: both distributions are symmetric around one half
     plain = levels / (shift - (shift - 1) * levels)
@@ -54,14 +55,9 @@ def test_noise_levels_follow_their_distribution(distribution: str, shift: float)
     assert plain.quantile(0.25).item() == pytest.approx(quarter, abs=0.03)
 
 
-def test_noise_is_a_straight_path_and_velocity_its_slope() -> None:
-    latents, drawn = torch.randn(2, 3, 1, 2, 2), torch.randn(2, 3, 1, 2, 2)
-    start, velocity = noise.add_noise(latents, drawn, torch.tensor([0.0, 0.0]))
-    end, _ = noise.add_noise(latents, drawn, torch.tensor([1.0, 1.0]))
-    assert torch.equal(start, latents) and torch.equal(end, drawn)
-    part, _ = noise.add_noise(latents, drawn, torch.tensor([0.25, 0.5]))
-    torch.testing.assert_close(part[0], latents[0] + 0.25 * velocity[0])
-    torch.testing.assert_close(part[1], latents[1] + 0.5 * velocity[1])
+def test_an_anchor_is_a_first_frame_without_noise() -> None:
+    levels = noise.anchored(torch.tensor([0.3, 0.8]), torch.tensor([True, False]), 3)
+    torch.testing.assert_close(levels, torch.tensor([[0.0, 0.3, 0.3], [0.8, 0.8, 0.8]]))
 
 
 def test_always_cross_face_shows_outside_references_only(make_batch: MakeBatch) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from data_prep.records import InputError
 from pipeline import adapters
+from pipeline.families.contract import Given
 from pipeline.families.tiny import PatchPCA, TinyFamily, embed_words, place_of
 from pipeline.model import Model
 
@@ -85,7 +86,7 @@ def test_encode_has_the_shape_of_the_grid(
 ) -> None:
     family = new_model().family
     video = torch.stack(videos).transpose(1, 2)
-    latents = family.encode(video)
+    latents = family.encode(video).latents
     assert latents.shape == (3, family.latent_channels, *family.grid.size(3, 32, 48))
     assert family.decode(latents).shape == video.shape
     assert family.decode(latents * 100).abs().max() <= 1
@@ -103,7 +104,8 @@ def test_a_transformer_that_knows_the_clean_latents_gives_the_velocity(
     noise = torch.randn(clean.shape)
     noisy = (1 - level) * clean + level * noise
     with torch.no_grad():
-        guess = family.velocity(noisy, torch.tensor([level, level]), family.embed_text(["", ""]))
+        levels = torch.full((2, noisy.shape[2]), level)
+        guess = family.velocity(noisy, levels, Given(family.embed_text(["", ""])))
     torch.testing.assert_close(guess, noise - clean, atol=1e-4, rtol=0)
 
 
@@ -121,9 +123,10 @@ def test_saved_and_loaded_it_is_the_same(new_model: Callable[..., Model], tmp_pa
     family.save_frozen(tmp_path)
     loaded = TinyFamily.load(model.config.family, tmp_path)
     video = torch.rand(1, 3, 3, 32, 48)
-    assert torch.equal(loaded.encode(video), family.encode(video))
-    latents, sigma, text = family.encode(video), torch.tensor([0.4]), family.embed_text(["a man"])
+    assert torch.equal(loaded.encode(video).latents, family.encode(video).latents)
+    latents, given = family.encode(video).latents, Given(family.embed_text(["a man"]))
+    level = torch.full((1, latents.shape[2]), 0.4)
     with torch.no_grad():
         torch.testing.assert_close(
-            loaded.velocity(latents, sigma, text), family.velocity(latents, sigma, text), atol=0, rtol=0
+            loaded.velocity(latents, level, given), family.velocity(latents, level, given), atol=0, rtol=0
         )

@@ -10,6 +10,7 @@ import torch
 
 from data_prep.records import InputError
 from pipeline.batch import Batch
+from pipeline.families.contract import Given
 from pipeline.identity.attention import CastContext, IdentityAttention
 from pipeline.model import Model
 
@@ -95,8 +96,8 @@ def cast_of(model: Model, batch: Batch, **changes: torch.Tensor) -> CastContext:
 
 
 def run(model: Model, batch: Batch, context: CastContext | None) -> torch.Tensor:
-    latents, text = model.family.encode(batch.video), model.family.embed_text(batch.captions)
-    return model.velocity(latents, torch.full((len(latents),), 0.5), text, context)
+    latents, given = model.family.encode(batch.video).latents, Given(model.family.embed_text(batch.captions))
+    return model.velocity(latents, torch.full((len(latents), latents.shape[2]), 0.5), given, context)
 
 
 def test_untrained_identity_leaves_the_base_model_bit_for_bit(
