@@ -51,6 +51,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--cast", default="", help="names in the run's bank, comma between; none: nobody known"
     )
     parser.add_argument(
+        "--bank", type=Path, help="another bank than the run's own, as castbank bank merge makes"
+    )
+    parser.add_argument(
         "--layout", type=Path, help="grey PNG of the video's size: pixel k is the k-th of the cast's"
     )
     parser.add_argument("--output", type=Path, default=Path("generated.mp4"), help="the mp4 to write")
@@ -67,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from pipeline import generate
 
     names = tuple(name.strip() for name in args.cast.split(",") if name.strip())
-    loaded = generate.load_run(args.run_folder)
+    loaded = generate.load_run(args.run_folder, args.bank)
     tokens = loaded.bank.cast(names) if names else None
     scene = generate.Scene(args.prompt, tokens, layout)
     with ProgressBar() as progress:
@@ -105,6 +108,7 @@ def _note(
     command += ["--prompt", args.prompt, "--output", str(args.output)]
     command += ["--cast", ",".join(names)] if names else []
     command += ["--layout", str(args.layout)] if args.layout else []
+    command += ["--bank", str(args.bank)] if args.bank else []
     export = args.run_folder / "export" if (args.run_folder / "export").is_dir() else args.run_folder
     inputs = {str(p.relative_to(export)): _sha256(p) for p in sorted(export.rglob("*")) if p.is_file()}
     return {

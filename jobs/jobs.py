@@ -16,6 +16,7 @@ from cluster.launchers import PLACES
 from cluster.spec import LIVE, JobError, JobSpec, State
 from jobs.overview import states_of
 from jobs.submission import registry
+from jobs.tables import aligned
 
 SUMMARY = """List the jobs submitted from this machine, newest first: all that wait or run, the last that ended.
 
@@ -105,11 +106,7 @@ def table(rows: list[Row]) -> str:
     for row in rows:
         step = str(row.step) if row.step else "-"
         lines.append((row.id, row.place, row.state, step, str(row.attempts), row.age, row.folder, row.detail))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)] + [0]
-    return "".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n"
-        for line in lines
-    )
+    return aligned(lines)
 
 
 def span(seconds: float) -> str:

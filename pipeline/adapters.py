@@ -1,22 +1,32 @@
 """Which parameters are trained: all of the transformer, or a LoRA on its attentions; with or without identity.
 
-LoRA is peft's, injected into the diffusers transformer in place and written in peft's own folder layout, where
-alpha is kept (diffusers' ``save_lora_weights`` loses it unless told: difference 0.023 against 0 in a tiny model).
+LoRA is peft's, injected into the diffusers transformer in place and written in peft's own folder layout, with a
+third file beside it that ``load_lora_weights`` of diffusers' pipelines takes. Alpha is kept in both (diffusers'
+``save_lora_weights`` loses it unless told: difference 0.023 against 0 in a tiny model).
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pipeline.config import AdapterConfig
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
 ADAPTER = "default"  # the name peft gives to the only adapter of a folder
+PEFT_FILE = "adapter_model.safetensors"
 PEFT_PREFIX = "base_model.model."  # what peft expects before the names of the wrapped module
+PIPELINE_PREFIX = "transformer."  # what diffusers' pipelines expect there
+PIPELINE_FILE = "pytorch_lora_weights.safetensors"  # the file of a folder that they look for first
+PIPELINE_CONFIG = "lora_adapter_metadata"  # the key of its header that holds LoraConfig's arguments
 
 
 def apply(transformer: nn.Module, identity: nn.Module, config: AdapterConfig, seed: int) -> None:
@@ -57,17 +67,46 @@ def has_lora(transformer: nn.Module) -> bool:
 
 
 def save_lora(transformer: nn.Module, folder: Path) -> None:
-    """Writes the injected LoRA so that ``peft.PeftModel.from_pretrained`` reads it; nothing where there is none."""
-    if not has_lora(transformer):
-        return
+    """Writes the injected LoRA as ``write_lora`` does; nothing where there is none."""
+    if has_lora(transformer):
+        write_lora(lora_weights(transformer), cast("Any", transformer).peft_config[ADAPTER], folder)
+
+
+def write_lora(weights: Mapping[str, torch.Tensor], config: LoraConfig, folder: Path) -> None:
+    """Writes a LoRA so that ``peft.PeftModel.from_pretrained`` reads the folder, and so that ``load_lora_weights``
+    of ``WanPipeline`` and its like do; weights as of ``lora_weights``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for_peft = {PEFT_PREFIX + name: value for name, value in weights.items()}
+    save_file(for_peft, folder / PEFT_FILE, metadata={"format": "pt"})
+    config.save_pretrained(folder)
+    told = {
+        "r": config.r,
+        "lora_alpha": config.lora_alpha,
+        "target_modules": sorted(config.target_modules or ()),
+    }
+    header = {
+        PIPELINE_CONFIG: json.dumps({PIPELINE_PREFIX + key: value for key, value in told.items()}),
+        "format": "pt",
+    }
+    for_pipelines = {PIPELINE_PREFIX + name: value for name, value in weights.items()}
+    save_file(for_pipelines, folder / PIPELINE_FILE, metadata=header)
+
+
+def read_lora(folder: Path) -> tuple[dict[str, torch.Tensor], LoraConfig]:
+    """The LoRA of a peft folder, as ``write_lora`` takes it."""
+    from peft import LoraConfig
+
+    stored = load_file(folder / PEFT_FILE)
+    config = LoraConfig.from_pretrained(str(folder))
+    return {name.removeprefix(PEFT_PREFIX): value for name, value in stored.items()}, config
+
+
+def lora_weights(transformer: nn.Module) -> dict[str, torch.Tensor]:
+    """The injected LoRA's matrices as ``LAYER.lora_A.weight`` and ``LAYER.lora_B.weight``, on the CPU."""
     from peft import get_peft_model_state_dict
 
-    config = cast("Any", transformer).peft_config[ADAPTER]
     weights = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)
-    folder.mkdir(parents=True, exist_ok=True)
-    named = {PEFT_PREFIX + name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config.save_pretrained(folder)
+    return {name: value.detach().cpu().contiguous() for name, value in weights.items()}
 
 
 def load_lora(transformer: nn.Module, folder: Path) -> None:

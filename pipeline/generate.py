@@ -13,7 +13,8 @@ from pipeline import model as models
 from pipeline.config import GenerateConfig
 from pipeline.families.contract import Given, LatentGrid
 from pipeline.identity.attention import CastContext
-from pipeline.identity.bank import IdentityBank
+from pipeline.identity.bank import IdentityBank, find_bank
+from pipeline.identity.tokens import fingerprint
 from pipeline.model import Model
 from pipeline.noise import stream
 
@@ -27,11 +28,21 @@ class LoadedRun:
     bank: IdentityBank
 
 
-def load_run(folder: Path) -> LoadedRun:
-    """A run's folder or its export; raises InputError where neither holds a model and a bank."""
+def load_run(folder: Path, bank: Path | None = None) -> LoadedRun:
+    """A run's folder or its export, with its own bank or another.
+
+    Raises InputError where there is no model or no bank, or where another network made the bank's tokens.
+    """
     export = folder / "export" if (folder / "export").is_dir() else folder
     model = models.load(export)
-    return LoadedRun(export, model.eval(), IdentityBank.load(export / "bank"))
+    loaded = IdentityBank.load(export / "bank" if bank is None else find_bank(bank))
+    made_by = {entry.network for entry in loaded.entries.values()} - {""}  # empty: of an earlier version
+    if made_by - {fingerprint(model.identity.encoder)}:
+        raise InputError(
+            f"the tokens in {bank or export / 'bank'} were made by another network than the one in {export}; "
+            f"castbank bank merge --network {folder} makes them anew"
+        )
+    return LoadedRun(export, model.eval(), loaded)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,10 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import torch
@@ -20,10 +21,17 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from data_prep.records import Consent, InputError
+from pipeline.checkpoints import to_disk
 
-SCHEMA = 1
+SCHEMA = 2
+READ = (1, SCHEMA)  # 1: without ``network``
 MANIFEST = "manifest.json"
-TEXTS = ("name", "description", "pack", "consent", "licence", "provenance")
+TEXTS = ("name", "description", "pack", "consent", "licence", "provenance", "network")
+PLACES = (
+    "",
+    "bank",
+    "export/bank",
+)  # of a bank in a folder that a person names: the bank's, an export's, a run's
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +39,8 @@ class BankEntry:
     """One character. tokens: f32[K,C] without a slot; references: f32[R,D] unit recogniser embeddings.
 
     description is the sentence that stands for it in a prompt; pack the face pack of the embeddings; provenance
-    the samples, clips or files that the references came from.
+    the samples, clips or files that the references came from; network the fingerprint of the encoder that made the
+    tokens, which mean nothing to another one.
     """
 
     name: str
@@ -42,6 +51,7 @@ class BankEntry:
     consent: Consent = "unknown"
     licence: str = ""
     provenance: tuple[str, ...] = ()
+    network: str = ""
 
 
 class IdentityBank:
@@ -79,30 +89,98 @@ class IdentityBank:
         for entry in self.entries.values():
             content = _to_bytes(entry)
             digest = hashlib.sha256(content).hexdigest()
-            file = f"{quote(entry.name, safe='')}-{digest[:12]}.safetensors"
+            file = f"{_stem(entry.name)}{digest[:12]}.safetensors"
             _write(folder / file, content)
-            rows.append({"name": entry.name, "file": file, "sha256": digest, "consent": entry.consent})
-        manifest = json.dumps({"schema": SCHEMA, "characters": rows}, indent=2, ensure_ascii=False)
-        _write(folder / MANIFEST, manifest.encode())
-        named = {str(row["file"]) for row in rows}
-        for stale in folder.glob("*.safetensors"):
-            if stale.name not in named:
-                stale.unlink()
+            row = {"name": entry.name, "file": file, "sha256": digest}
+            rows.append({**row, "consent": entry.consent, "network": entry.network})
+        _commit(folder, SCHEMA, rows)
 
     @classmethod
     def load(cls, folder: Path) -> IdentityBank:
         """Reads and checks a bank; raises InputError for none, another schema, or a file that is not as written."""
-        path = folder / MANIFEST
-        if not path.is_file():
-            raise InputError(
-                f"{folder}: no identity bank here (no {MANIFEST}); export a run, then give its bank"
-            )
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest.get("schema") != SCHEMA:
-            raise InputError(
-                f"{path}: schema {manifest.get('schema')!r}, this version reads {SCHEMA}; export again"
-            )
-        return cls(_read(folder / row["file"], row["sha256"]) for row in manifest["characters"])
+        _, rows = _manifest(folder)
+        return cls(_read(folder / row["file"], row["sha256"]) for row in rows)
+
+
+def find_bank(folder: Path) -> Path:
+    """The bank's own folder in that of a bank, an export or a run; raises InputError where there is none."""
+    for place in PLACES:
+        if (folder / place / MANIFEST).is_file() and "characters" in _json(folder / place / MANIFEST):
+            return folder / place
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give a bank, an export or a finished run")
+    unfinished = (folder / "config.yaml").is_file() and not (folder / "export").is_dir()
+    why = "the run is not finished: run castbank train again" if unfinished else "give one that holds a bank"
+    raise InputError(f"{folder}: no identity bank in it, nor in its bank/ or export/bank/; {why}")
+
+
+def remove(folder: Path, names: Sequence[str]) -> int:
+    """Take characters out of the bank in ``folder``, whose other entries are neither read nor written.
+
+    The manifest is replaced first and then the files are deleted: what dies in between leaves the old bank, or the
+    new one with files that it does not name, which the same call deletes when it is made again.
+
+    Returns:
+        How many files were deleted.
+
+    Raises:
+        InputError: a name that is not in the bank; then nothing has changed.
+    """
+    schema, rows = _manifest(folder)
+    present = [row["name"] for row in rows]
+    stems = tuple(_stem(name) for name in names)
+    unfinished = any(path.name.startswith(stems) for path in _unnamed(folder, rows))
+    missing = [name for name in names if name not in present]
+    if missing and not unfinished:
+        known = ", ".join(present) or "nobody"
+        raise InputError(f"{folder}: {', '.join(missing)} not in the bank; it holds {known}")
+    return _commit(folder, schema, [row for row in rows if row["name"] not in names])
+
+
+def _commit(folder: Path, schema: int, rows: Sequence[Mapping[str, str]]) -> int:
+    """The manifest, then away with what it does not name; how many files that were."""
+    to_disk([folder])
+    manifest = json.dumps({"schema": schema, "characters": rows}, indent=2, ensure_ascii=False)
+    _write(folder / MANIFEST, manifest.encode())
+    to_disk([folder])
+    unnamed = _unnamed(folder, rows)
+    for path in unnamed:
+        path.unlink()
+    to_disk([folder])
+    return len(unnamed)
+
+
+def _unnamed(folder: Path, rows: Sequence[Mapping[str, str]]) -> list[Path]:
+    """Files of characters that the manifest does not name, and what ``_write`` did not finish."""
+    named = {row["file"] for row in rows}
+    entries = [path for path in folder.glob("*.safetensors") if path.name not in named]
+    return [*entries, *folder.glob(".*.safetensors.*"), *folder.glob(f".{MANIFEST}.*")]
+
+
+def _manifest(folder: Path) -> tuple[int, list[dict[str, str]]]:
+    """Schema and rows; raises InputError for none, or for another schema."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError(f"{folder}: no identity bank here (no {MANIFEST}); export a run, then give its bank")
+    manifest = _json(path)
+    if manifest.get("schema") not in READ or "characters" not in manifest:
+        raise InputError(
+            f"{path}: schema {manifest.get('schema')!r}, this version reads {SCHEMA}; export again"
+        )
+    return manifest["schema"], manifest["characters"]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error}); export the bank again") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _stem(name: str) -> str:
+    """What the file of a character begins with."""
+    return f"{quote(name, safe='')}-"
 
 
 def _to_bytes(entry: BankEntry) -> bytes:

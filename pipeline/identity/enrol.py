@@ -13,6 +13,7 @@ from data_prep.shards import ReferenceNote, Sample
 from pipeline.features import Recogniser
 from pipeline.identity.bank import BankEntry, IdentityBank
 from pipeline.identity.network import IdentityNetwork
+from pipeline.identity.tokens import fingerprint, tokens_of
 
 NUM_REFERENCES = 5  # per entry: the most that a sample shows in training
 
@@ -71,20 +72,23 @@ def enrol(
         names: character id to the name in the bank, where it is not the id.
         earlier: bank of the run that this one started from, if any.
     """
-    entries = {}
+    encoder, entries = network.encoder, {}
+    made_by = fingerprint(encoder)
     for character, gathered in sorted(found.items()):
         chosen = gathered.chosen()
         embeddings = torch.from_numpy(recogniser.embed(np.stack([image for _, image in chosen]))[0])
         name = names.get(character, character)
         entries[name] = BankEntry(
             name=name,
-            tokens=network.tokens_of(embeddings),
+            tokens=tokens_of(encoder, embeddings),
             references=embeddings,
             pack=recogniser.pack,
             consent=gathered.consent(),
             licence="; ".join(sorted(gathered.licences - {""})),
             provenance=tuple(f"{origin.clip_id}#{origin.frame}" for origin, _ in chosen),
+            network=made_by,
         )
     for name, entry in (earlier.entries if earlier else {}).items():
-        entries.setdefault(name, replace(entry, tokens=network.tokens_of(entry.references)))
+        again = replace(entry, tokens=tokens_of(encoder, entry.references), network=made_by)
+        entries.setdefault(name, again)
     return IdentityBank(entries.values())

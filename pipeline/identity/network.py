@@ -50,14 +50,6 @@ class IdentityNetwork(nn.Module):
         tokens = torch.cat([tokens, self.separator.expand(b, n, 1, width)], 2)
         return CastContext(tokens, mask, strength, layout)
 
-    @torch.no_grad()
-    def tokens_of(self, references: torch.Tensor) -> torch.Tensor:
-        """What a bank keeps of one character: references f32[R,D] → tokens f32[K,C]."""
-        device = self.separator.device
-        mask = torch.ones(1, 1, len(references), dtype=torch.bool, device=device)
-        tokens: torch.Tensor = self(references[None, None].to(device), mask)[0, 0]
-        return tokens.float().cpu()
-
     def forward(self, references: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """References f32[B,N,R,D], mask bool[B,N,R] → tokens f32[B,N,K,C] of each character, without a slot."""
         tokens: torch.Tensor = self.encoder(references, mask)

@@ -68,13 +68,15 @@ def test_the_run_is_seen_in_mlflow(place: Workplace) -> None:
 
 def test_the_export_loads_and_its_bank_knows_everybody(place: Workplace) -> None:
     from pipeline.generate import load_run
+    from pipeline.identity.tokens import fingerprint, tokens_of
 
     loaded = load_run(place.folder("whole"))
     assert sorted(loaded.bank.entries) == ["c01", "c02", "c03"]
     entry = loaded.bank.entry("c02")
     assert entry.consent == "granted"
     assert entry.provenance == ("portrait-c02#0", "portrait-c02#1", "portrait-c02#2")
-    assert torch.equal(entry.tokens, loaded.model.identity.tokens_of(entry.references))
+    assert torch.equal(entry.tokens, tokens_of(loaded.model.identity.encoder, entry.references))
+    assert entry.network == fingerprint(loaded.model.identity.encoder)
 
 
 @pytest.mark.slow
