@@ -20,7 +20,9 @@ from pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
     from jobs.train_place import Surroundings
-    from pipeline.data import Samples
+    from pipeline.checkpoints import Checkpoint
+    from pipeline.data import Samples, Share
+    from pipeline.engine import Engine
     from pipeline.features import Recogniser
     from pipeline.joining import Meeting, Word
     from pipeline.objective import DiffusionObjective
@@ -239,9 +241,9 @@ def build(config: TrainConfig) -> DiffusionObjective:
 
 def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting: Meeting) -> int:
     """One rank from joining the others to leaving them; 0, or 75 where it was asked to stop."""
-    from pipeline import adapters, engine
-    from pipeline.checkpoints import Checkpoints
-    from pipeline.data import Samples, Share, Stream
+    from pipeline import engine
+    from pipeline.checkpoints import Checkpoints, Peers
+    from pipeline.data import Samples, Stream
     from pipeline.trainer import Note, Trainer
 
     word = meeting.agree(rank.beat)
@@ -250,33 +252,39 @@ def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting:
     rank.beat("starting", 0)
     engine.join(rank, meeting.store(), config.engine)
     try:
-        checkpoints = Checkpoints(
-            Path(config.run) / "checkpoints",
-            config.checkpoints.keep_last,
-            rank.index,
-            rank.world,
-            engine.gather,
-        )
-        found = checkpoints.newest(lambda text: rank.report(Note(text)))
-        universal = found is not None and found.world != rank.world and config.engine.zero_stage > 0
-        if found is not None and universal:
-            engine.make_universal(found.folder)
-        objective, share = (
-            build(config),
-            Share(config.batch_size, rank.index, rank.world, config.engine.accumulation),
-        )
-        model = objective.model
-        groups = adapters.trainable_groups(model.transformer, model.identity, config.model.adapter)
-        optimizer = engine.adamw(groups, config.optimizer)
-        wrapped = engine.Engine(objective, optimizer, config.engine, share.micro, universal)
-        if found is not None:
-            wrapped.load(found.folder)
-        first_step = found.step if found is not None else 0
-        samples = Samples(config.data, config.seed, recogniser)
-        stream = Stream(samples, share, range(first_step, config.num_steps), config.data)
-        return Trainer(recorded(rank, config), wrapped, stream, checkpoints, config).run(first_step)
+        behind = engine.gathering(config.engine) if config.checkpoints.background else None
+        peers = Peers(rank.index, rank.world, engine.gather, behind)
+        with Checkpoints(Path(config.run) / "checkpoints", config.checkpoints, peers) as checkpoints:
+            found = checkpoints.newest(lambda text: rank.report(Note(text)))
+            wrapped, share = wrapped_engine(rank, config, found)
+            first_step = found.step if found is not None else 0
+            samples = Samples(config.data, config.seed, recogniser)
+            stream = Stream(samples, share, range(first_step, config.num_steps), config.data)
+            return Trainer(recorded(rank, config), wrapped, stream, checkpoints, config).run(first_step)
     finally:
         engine.leave()
+
+
+def wrapped_engine(rank: Rank, config: TrainConfig, found: Checkpoint | None) -> tuple[Engine, Share]:
+    """The engine of a rank, as the checkpoint left it where there is one, and what the rank takes of each batch."""
+    from pipeline import adapters, engine
+    from pipeline.data import Share
+    from pipeline.optimizer import adamw
+
+    universal = found is not None and found.world != rank.world and config.engine.zero_stage > 0
+    if found is not None and universal:
+        engine.make_universal(found.folder)
+    share = Share(config.batch_size, rank.index, rank.world, config.engine.accumulation)
+    objective = build(config)
+    model = objective.model
+    if config.engine.activation_checkpointing:
+        model.checkpoint_activations()
+    groups = adapters.trainable_groups(model.transformer, model.identity, config.model.adapter)
+    optimizer = adamw(groups, config.optimizer)
+    wrapped = engine.Engine(objective, optimizer, config.engine, share.micro, universal, config.ema)
+    if found is not None:
+        wrapped.load(found.folder)
+    return wrapped, share
 
 
 def left(word: Word) -> int:

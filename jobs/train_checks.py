@@ -27,6 +27,12 @@ ALLOWED = {  # key: least and greatest value
     "engine.gradient_clipping": (0, MANY),
     "checkpoints.every_steps": (1, MANY),
     "checkpoints.keep_last": (1, MANY),
+    "checkpoints.keep_best": (0, MANY),
+    "ema.decay": (0, 0.9999999),
+    "ema.every": (1, MANY),
+    "stability.max_skipped": (0, MANY),
+    "stability.spike_score": (0, MANY),
+    "stability.spike_window": (5, MANY),
     "tracking.num_samples": (0, MANY),
     "tracking.num_characters": (0, MANY),
     "model.identity.every": (1, MANY),
@@ -46,9 +52,17 @@ ALLOWED = {  # key: least and greatest value
 
 def check(config: TrainConfig) -> None:
     """Raise InputError for values that no training can have."""
+    from pipeline import adapters, zero_config
     from pipeline.families import family_type
 
     configs.check_ranges(config, ALLOWED)
+    zero_config.check(config.engine)
+    adapters.check(config.model.adapter)
+    if config.checkpoints.keep_best and not config.checkpoints.best_of:
+        raise InputError(
+            f"checkpoints.keep_best={config.checkpoints.keep_best}: best at what? Give checkpoints.best_of the "
+            "name of a scalar that is logged, such as loss, or set keep_best to 0"
+        )
     family = family_type(config.model.family.name)
     if config.model.noise.anchor > 0 and not family.anchors:
         raise InputError(

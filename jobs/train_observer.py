@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,13 +23,18 @@ METRICS = "metrics.jsonl"
 def recorded(rank: Rank, config: TrainConfig) -> Rank:
     """The rank, with each reported step in the metrics file first: no checkpoint is ahead of it."""
     from pipeline.run_folder import MetricsFile
+    from pipeline.stability import Incident
     from pipeline.trainer import StepDone
 
-    metrics = MetricsFile(Path(config.run) / METRICS)
+    folder = Path(config.run)
+    metrics = MetricsFile(folder / METRICS)
+    kept = {kind: MetricsFile(folder / f"{kind}.jsonl") for kind in ("nonfinite", "spikes")}
 
     def report(event: Any) -> None:
         if isinstance(event, StepDone):
             metrics.append(event.step, event.scalars)
+        if isinstance(event, Incident):
+            kept[event.kind].append(event.step, event.record)
         rank.report(event)
 
     return replace(rank, report=report)
@@ -63,13 +69,14 @@ class Observer:
         self._tracker.close("KILLED" if stopped else "FAILED" if kind else "FINISHED")
 
     def __call__(self, event: Any) -> None:
+        from pipeline.stability import Incident
         from pipeline.trainer import Note, StepDone
 
         if isinstance(event, StepDone):
             self._catch_up()
             self._tracker.log(event.step, event.scalars)
-            self._bar("train", event.step, self._total, f"loss {event.scalars['loss']:.4f}")
-        elif isinstance(event, Note):
+            self._bar("train", event.step, self._total, f"loss {event.scalars.get('loss', math.nan):.4f}")
+        elif isinstance(event, Note | Incident):
             self.say(event.text)
 
     def _catch_up(self) -> None:

@@ -96,7 +96,7 @@ def alive(rank: Rank, config: TrainConfig, around: Surroundings) -> Iterator[Ran
     pulse = Pulse(rank.index, rank.world, around.token, around.care(config))
     pulse.start()
     try:
-        yield replace(rank, beat=pulse.beat)
+        yield replace(rank, beat=pulse.beat, allowed=around.fence.check)
         pulse.beat(heartbeats.DONE, pulse.step)
     finally:
         pulse.stop()

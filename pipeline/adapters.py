@@ -1,4 +1,4 @@
-"""Which parameters are trained: all of the transformer, or a LoRA on its attentions; with or without identity.
+"""Which parameters are trained: all of the transformer, a LoRA on its attentions, or none; and identity or not.
 
 LoRA is peft's, injected into the diffusers transformer in place and written in peft's own folder layout, with a
 third file beside it that ``load_lora_weights`` of diffusers' pipelines takes. Alpha is kept in both (diffusers'
@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from data_prep.records import InputError
 from pipeline.config import AdapterConfig
 
 if TYPE_CHECKING:
@@ -33,17 +34,47 @@ def apply(transformer: nn.Module, identity: nn.Module, config: AdapterConfig, se
     """Sets what is trainable; for ``kind: lora`` a LoRA that is there is folded into the base and a new one added.
 
     A new LoRA leaves the outputs as they are (its B matrices are zero); ``seed`` draws its A matrices.
+
+    Raises:
+        InputError: a target of the LoRA is no layer of the transformer.
     """
     fold_lora(transformer)
     transformer.requires_grad_(config.kind == "full")
     if config.kind == "lora":
         from peft import LoraConfig
 
+        _check_targets(transformer, config.targets)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             lora = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(config.targets))
             cast("Any", transformer).add_adapter(lora, ADAPTER)
     identity.requires_grad_(config.train_identity)
+
+
+def check(config: AdapterConfig) -> None:
+    """Raise InputError where nothing would be trained."""
+    if config.kind == "none" and not config.train_identity:
+        raise InputError(
+            "model.adapter.kind=none with model.adapter.train_identity=false: nothing would be trained; set kind "
+            "to lora or full, or train_identity to true"
+        )
+    if config.kind == "lora" and not config.targets:
+        raise InputError("model.adapter.targets=[]: a LoRA needs layers to sit on; give at least one name")
+
+
+def _check_targets(transformer: nn.Module, targets: tuple[str, ...]) -> None:
+    """peft takes a layer whose dotted name is a target or ends with ``.target``, and objects only if none does."""
+    names = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
+    idle = [t for t in targets if not any(f".{name}".endswith(f".{t}") for name in names)]
+    if idle:
+        parts = {
+            tuple(p for p in name.split(".") if not p.isdigit() or name.endswith(f".{p}")) for name in names
+        }
+        known = sorted({".".join(part[-2:]) for part in parts})
+        raise InputError(
+            f"model.adapter.targets: {', '.join(idle)} match no linear layer of the transformer; there are "
+            f"{', '.join(known[:16])}{' and more' if len(known) > 16 else ''}"
+        )
 
 
 def trainable_groups(

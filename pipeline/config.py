@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,9 @@ class LossConfig:
 class AdapterConfig:
     """Which parameters are trained, and how fast."""
 
-    kind: Literal["full", "lora"] = "full"
+    kind: Literal["full", "lora", "none"] = (
+        "full"  # of the transformer; none: it is frozen, identity alone is trained
+    )
     learning_rate: float = (
         1.5e-3  # of the transformer or its LoRA; a pretrained one wants 3e-6 full, 1e-4 LoRA
     )
@@ -170,6 +172,15 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class EmaConfig:
+    """An average of the trained weights over the last updates, which is what is exported and validated."""
+
+    decay: float = 0.0  # per update, such as 0.9999; 0 is off
+    warmup: bool = True  # decay is (1 + n) / (10 + n) after n updates until that is more
+    every: int = 1  # updates between two looks at the weights; the decay is adapted
+
+
+@dataclass(frozen=True)
 class EngineConfig:
     """DeepSpeed."""
 
@@ -178,8 +189,15 @@ class EngineConfig:
     dtype: Literal["fp32", "bf16"] = "fp32"
     accumulation: int = 1  # forward passes per update
     gradient_clipping: float = 1.0  # L2 norm; 0 is off
-    offload_optimizer: bool = False  # its state in host memory
-    offload_parameters: bool = False  # stage 3 only
+    activation_checkpointing: bool = (
+        False  # blocks are run again in backward: a third more compute, less memory
+    )
+    offload_optimizer: Literal["none", "cpu", "nvme"] = "none"  # where its state is kept; nvme: stage 3 only
+    offload_parameters: Literal["none", "cpu", "nvme"] = "none"  # stage 3 only
+    offload_folder: str = ""  # for nvme: on a fast local disk, the same path on every host
+    deepspeed: dict[str, Any] = field(
+        default_factory=dict
+    )  # more of DeepSpeed's own keys; not those of a knob here
     timeout_s: float = 600.0  # a peer silent for longer ends the run
     join_timeout_s: float = 300.0  # all ranks must have come; nodes of one job may boot minutes apart
 
@@ -190,6 +208,23 @@ class CheckpointConfig:
 
     every_steps: int = 50
     keep_last: int = 2
+    keep_best: int = 0  # so many more, those of the best best_of
+    best_of: str = ""  # the scalar to judge by, as it was last logged, such as loss
+    best_is: Literal["least", "greatest"] = "least"
+    background: bool = True  # written while training goes on, from a copy of each rank's share in host memory
+
+
+@dataclass(frozen=True)
+class StabilityConfig:
+    """What is done about batches that would spoil the weights."""
+
+    # of a loss or gradient that is infinite or NaN: end the run, or leave the update out and go on; either way the
+    # samples are kept in RUN/nonfinite.jsonl
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    max_skipped: int = 3  # updates left out in a row; one more ends the run
+    # robust z-score of the loss from which it is a spike, reported with its samples in RUN/spikes.jsonl; 0 is off
+    spike_score: float = 8.0
+    spike_window: int = 100  # losses that it is compared with
 
 
 @dataclass(frozen=True)
@@ -224,5 +259,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    ema: EmaConfig = field(default_factory=EmaConfig)
+    stability: StabilityConfig = field(default_factory=StabilityConfig)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

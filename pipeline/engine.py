@@ -1,4 +1,4 @@
-"""The DeepSpeed engine behind five verbs: forward, backward, step, save, load. Nothing else imports deepspeed.
+"""The DeepSpeed engine behind five verbs: forward, backward, step, copy, load. Nothing else imports deepspeed.
 
 ZeRO's stage, the precision and the accumulation are numbers in one dictionary; the learning rate is a pure
 function of the step, so the engine carries no scheduler state.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import math
 import os
@@ -15,7 +16,8 @@ import pickle
 import re
 import shutil
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else
 import deepspeed
 from deepspeed.checkpoint import ds_to_universal
 from deepspeed.ops import __compatible_ops__
+from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
@@ -40,8 +43,13 @@ from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoin
 
 from data_prep.records import InputError
 from pipeline.batch import Batch
-from pipeline.config import EngineConfig, OptimizerConfig
+from pipeline.checkpoints import write_text
+from pipeline.config import EmaConfig, EngineConfig
+from pipeline.ema import NAME, Ema, Fragment, fragments, read_whole, save_fragments
+from pipeline.host_copy import to_host
+from pipeline.optimizer import FiniteSteps
 from pipeline.rank import Rank
+from pipeline.zero_config import plain, zero_config
 
 __compatible_ops__["deepspeed_shm_comm"] = False  # a minute of compilation for what training never uses
 deepspeed.utils.logger.setLevel(logging.WARNING)
@@ -50,39 +58,8 @@ RECORDS = (LossScaler, ZeroStageEnum, fragment_address)  # all that its checkpoi
 ONLY_WEIGHTS, ANYTHING = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 TAG = "engine"
 UNIVERSAL = "universal"
-
-
-def zero_config(config: EngineConfig, micro_batch: int) -> dict[str, Any]:
-    """DeepSpeed's configuration dictionary; everything it would otherwise choose silently is stated.
-
-    Args:
-        config: stage, precision, accumulation, clipping, offload.
-        micro_batch: samples per process and forward pass.
-    """
-    return {
-        "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_accumulation_steps": config.accumulation,
-        "gradient_clipping": config.gradient_clipping,  # DeepSpeed's own default is 1.0
-        "zero_optimization": {
-            "stage": config.zero_stage,
-            "offload_optimizer": {"device": "cpu" if config.offload_optimizer else "none"},
-            "offload_param": {"device": "cpu" if config.offload_parameters else "none"},
-        },
-        "zero_force_ds_cpu_optimizer": False,  # its CPUAdam is compiled at first use, three minutes
-        "bf16": {"enabled": config.dtype == "bf16"},
-        "steps_per_print": 10**9,
-        "checkpoint": {"load_universal": False},
-    }
-
-
-def learning_rate_scale(step: int, num_steps: int, config: OptimizerConfig) -> float:
-    """Factor in [0, 1] on all learning rates at 0-based ``step``: linear warm-up, then constant or cosine."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    if config.schedule == "constant":
-        return warm
-    done = min(1.0, max(0.0, (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)))
-    floor = config.final_scale
-    return warm * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+SHAPES = "parameters.json"  # names and shapes of what was trained
+NO_EMA = EmaConfig()
 
 
 def join(rank: Rank, store: Store, config: EngineConfig) -> None:
@@ -108,21 +85,40 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def adamw(groups: Sequence[dict[str, Any]], config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over groups with ``params`` (trainable ones only) and ``lr``."""
-    return torch.optim.AdamW(
-        [dict(group) for group in groups],
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-    )
-
-
 def gather(value: Any) -> list[Any]:
     """Every rank's ``value``, in rank order; also a barrier."""
+    return _gathered(value, None)
+
+
+def gathering(config: EngineConfig) -> Callable[[Any], list[Any]]:
+    """A ``gather`` for another thread than the main one, whose turns do not mix with its; made by every rank."""
+    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=config.timeout_s))
+    return lambda value: _gathered(value, group)
+
+
+def _gathered(value: Any, group: dist.ProcessGroup | None) -> list[Any]:
     values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=group)
     return values
+
+
+class _Copies(TorchCheckpointEngine):  # type: ignore[misc]
+    """Takes what DeepSpeed wants to save into host memory, to be written later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._taken: list[tuple[Any, str]] = []
+
+    def preserves_storage_sharing(self) -> bool:
+        return False  # a view is copied alone: DeepSpeed need not clone it first
+
+    def save(self, state_dict: Any, path: str) -> None:
+        self._taken.append((to_host(state_dict), path))
+
+    def take(self) -> list[tuple[Any, str]]:
+        """What was saved since the last time, with its path."""
+        taken, self._taken = self._taken, []
+        return taken
 
 
 class Engine:
@@ -135,17 +131,26 @@ class Engine:
         config: EngineConfig,
         micro_batch: int,
         universal: bool = False,
+        ema: EmaConfig = NO_EMA,
     ) -> None:
         """Wrap ``objective``; ``universal`` where a checkpoint of another number of ranks will be loaded."""
         options = zero_config(config, micro_batch)
         options["checkpoint"]["load_universal"] = universal
         self._config, self._universal = config, universal
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._finite = FiniteSteps(optimizer, config.gradient_clipping) if plain(config) else None
         self._engine = deepspeed.initialize(model=objective, optimizer=optimizer, config=options)[0]
+        self._engine.checkpoint_engine = _Copies()
+        self._ema = Ema(ema, self._fragments()) if ema.decay > 0 else None
 
     @property
     def device(self) -> torch.device:
         return torch.device(self._engine.device)
+
+    @property
+    def updated(self) -> bool:
+        """Whether the last step changed the weights: it does not where a gradient was infinite or NaN."""
+        return not getattr(self._engine.optimizer, "overflow", False)
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The objective's named scalars; under bf16 its matrix products run in bf16."""
@@ -154,14 +159,35 @@ class Engine:
         return scalars
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Accumulate gradients; DeepSpeed divides by the number of accumulated passes itself."""
-        self._engine.backward(loss)
+        """Accumulate gradients; DeepSpeed divides by the number of accumulated passes itself.
+
+        A loss that is not finite makes the gradient NaN, so that no rank takes the step, without asking anybody.
+        """
+        sound = torch.where(loss.detach().isfinite(), 1.0, math.nan).to(loss.dtype)
+        self._engine.backward(loss * sound)
 
     def step(self, learning_rate_scale: float) -> None:
         """Update at the accumulation's end, before it do nothing; call it after every backward."""
         for group, rate in zip(self._engine.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * learning_rate_scale
         self._engine.step()
+
+    def average(self, step: int) -> None:
+        """Have the moving average, where there is one, follow the weights after ``step`` updates."""
+        if self._ema is not None:
+            self._ema.update(step, self._fragments())
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within the block the model computes with the averaged weights, if there are any; for every rank."""
+        if self._ema is None:
+            yield
+            return
+        self._swap(self._ema)
+        try:
+            yield
+        finally:
+            self._swap(self._ema)
 
     def mean(self, parts: Sequence[Mapping[str, torch.Tensor]], flag: bool) -> tuple[dict[str, float], bool]:
         """Means of named scalars over accumulated passes and ranks, and whether any rank raised its flag.
@@ -179,25 +205,85 @@ class Engine:
         }, flags > 0
 
     def gradient_norm(self) -> float:
-        """L2 norm of the last update's gradient before clipping; NaN where DeepSpeed did not measure it."""
-        norm = self._engine.get_global_grad_norm()
+        """L2 norm of the last update's gradient before clipping; infinite where the gradient was not finite."""
+        norm = self._finite.norm if self._finite else self._engine.get_global_grad_norm()
         return math.nan if norm is None else float(norm)
 
-    def save(self, folder: Path) -> None:
-        """Write this process's share of parameters (trainable ones) and optimizer below ``folder``."""
+    def copy(self, folder: Path) -> Callable[[], None]:
+        """Copy this process's share of parameters (trainable ones), optimizer and average to host memory.
+
+        Returns:
+            What writes it below ``folder``, in this thread or another.
+        """
         self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=True)
+        files, rank = self._engine.checkpoint_engine.take(), dist.get_rank()
+        shapes = {name: list(shape) for name, shape in self._shapes().items()}
+        ours = self._ema.parts() if self._ema and (rank == 0 or self._config.zero_stage > 0) else []
+        averages = [replace(part, values=to_host(part.values)) for part in ours]
+
+        def write() -> None:
+            for state, path in files:
+                torch.save(state, path)
+            if averages:
+                save_fragments(averages, folder / TAG / NAME.format(rank=rank))
+            if rank == 0:
+                write_text(folder / TAG / SHAPES, json.dumps(shapes, indent=1))
+
+        return write
 
     def load(self, folder: Path) -> None:
-        """Read what ``save`` wrote, or, for a universal engine, what ``make_universal`` made of it.
+        """Read what ``copy`` gave, or, for a universal engine, what ``make_universal`` made of it.
 
         Raises:
-            InputError: it holds what could run code.
+            InputError: it holds what could run code, or is of another model.
         """
+        self._check_shapes(folder)
         tag = UNIVERSAL if self._universal else TAG
         with _plain_records_only(folder):
             path, _ = self._engine.load_checkpoint(str(folder), tag=tag, load_module_strict=False)
         if path is None:
             raise RuntimeError(f"DeepSpeed found no checkpoint in {folder / tag}")
+        if self._ema is not None:
+            self._ema.load(folder / TAG)
+
+    def _fragments(self) -> list[Fragment]:
+        return list(fragments(self._engine.module, self._engine.optimizer))
+
+    def _swap(self, ema: Ema) -> None:
+        """Exchange weights and average, and have the model follow its optimizer's master weights."""
+        optimizer = self._engine.optimizer
+        if self._config.zero_stage == 3:
+            optimizer._partition_all_parameters()
+        ema.exchange(self._fragments())
+        if self._config.zero_stage == 3:
+            for group in range(len(optimizer.fp16_groups)):
+                optimizer._reassign_or_swap_out_partitioned_parameters(group)
+            if kept := optimizer.persistent_parameters:
+                kept[0].all_gather(kept)
+        elif self._config.zero_stage > 0:
+            optimizer.update_lp_params()
+        elif self._config.dtype == "bf16":
+            for lows, highs in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True):
+                torch._foreach_copy_([low.data for low in lows], [high.data for high in highs])
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Whole shapes of the trained parameters by name."""
+        named = self._engine.module.named_parameters()
+        return {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in named if p.requires_grad}
+
+    def _check_shapes(self, folder: Path) -> None:
+        path, here = folder / TAG / SHAPES, self._shapes()
+        if not path.is_file():  # of an older castbank
+            return
+        there = {name: tuple(shape) for name, shape in json.loads(path.read_text(encoding="utf-8")).items()}
+        differing = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+        if differing:
+            first = differing[0]
+            raise InputError(
+                f"checkpoint {str(folder)!r} is of another model: {len(differing)} of its parameters differ, "
+                f"such as {first} (there {there.get(first, 'absent')}, here {here.get(first, 'absent')}); give the "
+                "configuration it was written with, or another run="
+            )
 
 
 def make_universal(folder: Path) -> None:
@@ -224,11 +310,14 @@ def make_universal(folder: Path) -> None:
 
 
 def trained_parameters(folder: Path, zero_stage: int) -> dict[str, torch.Tensor]:
-    """f32 values of the trained parameters, by name in the objective, read from a checkpoint by one process.
+    """f32 values of the trained parameters, by name in the objective, read from a checkpoint by one process: their
+    moving average where it holds one.
 
     Raises:
         InputError: it holds what could run code.
     """
+    if averages := read_whole(folder / TAG):
+        return averages
     with _plain_records_only(folder):
         if zero_stage == 0:
             path = folder / TAG / "mp_rank_00_model_states.pt"

@@ -66,11 +66,16 @@ def no_beat(phase: Phase, step: int) -> None:
     """Nobody listens."""
 
 
+def always_allowed() -> None:
+    """Nobody forbids."""
+
+
 @dataclass(frozen=True)
 class Rank:
     """One process of a training: its place among ``world`` processes, how it reports, and whether to stop.
 
-    ``report`` sends any picklable message to whoever launched; ``stop`` is set by SIGTERM or SIGUSR1.
+    ``report`` sends any picklable message to whoever launched; ``stop`` is set by SIGTERM or SIGUSR1; ``allowed``,
+    for any thread, does not come back where the rank may write nothing more.
     """
 
     index: int
@@ -80,6 +85,7 @@ class Rank:
     address: Address = field(default_factory=Address)
     stop: Stop = field(default_factory=Stop)
     beat: Beat = no_beat
+    allowed: Callable[[], None] = always_allowed
 
     def environment(self) -> dict[str, str]:
         """The rank as torchrun's variables, which DeepSpeed reads."""

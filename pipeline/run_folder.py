@@ -1,6 +1,7 @@
 """The folder of one training: who may write it, what it was started with, and its metrics file.
 
 ``RUN/`` holds ``config.yaml`` (resolved), ``run.json`` (its id and the data it was started on), ``metrics.jsonl``,
+``nonfinite.jsonl`` and ``spikes.jsonl`` (steps to look at, with their samples, where there were any),
 ``initial/`` (the model before the first step, where there is no base), ``checkpoints/``, ``logs/``, ``heartbeats/``
 and, at the end, ``export/``. In the folder of a job, ``job/`` is the job's.
 """
@@ -15,7 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from data_prep.records import InputError
 from pipeline.checkpoints import committed, write_text
@@ -33,9 +34,12 @@ FREE = (  # keys and sections that may differ on resume: they change where or ho
     "data.prefetch",
     "engine.num_processes",
     "engine.accumulation",
+    "engine.activation_checkpointing",
+    "engine.offload_",
     "engine.timeout_s",
     "engine.join_timeout_s",
     "checkpoints.",
+    "stability.",
     "tracking.",
 )
 
@@ -138,13 +142,13 @@ def _clear(folder: Path) -> None:
 
 
 class MetricsFile:
-    """``metrics.jsonl``: one line of JSON per step, each step once."""
+    """A file such as ``metrics.jsonl``: one line of JSON per step, each step once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._last_step: int | None = None
 
-    def append(self, step: int, scalars: Mapping[str, float]) -> None:
+    def append(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Add one step; the first call of a resumed run drops the lines that it is about to write again."""
         if self._last_step is None:
             self._drop_from(step)

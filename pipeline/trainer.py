@@ -10,9 +10,10 @@ import hashlib
 import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,10 @@ from pipeline.batch import Batch
 from pipeline.checkpoints import Checkpoints, Progress
 from pipeline.config import TrainConfig
 from pipeline.data import Stream
-from pipeline.engine import Engine, learning_rate_scale
+from pipeline.engine import Engine, gather
+from pipeline.optimizer import learning_rate_scale
 from pipeline.rank import EXIT_REQUEUE, Rank
+from pipeline.stability import NonFinite, Pass, SpikeDetector, nonfinite, spike
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,6 @@ class StepDone:
 class Saved:
     """Reported by the first rank after a checkpoint is committed."""
 
-    step: int
     folder: Path
 
 
@@ -57,12 +59,16 @@ class Trainer:
     ) -> None:
         self._rank, self._engine, self._stream = rank, engine, stream
         self._checkpoints, self._config = checkpoints, config
+        self._spikes, self._nonfinite = SpikeDetector(config.stability), NonFinite(config.stability)
+        self._last: dict[str, float] = {}  # every scalar as it was last logged
+        self._passes: list[Pass] = []  # of the step
 
     def run(self, first_step: int) -> int:
         """Train from ``first_step`` to the end; 0, or 75 where a signal asked to stop and a checkpoint is written.
 
         Raises:
-            FloatingPointError: the loss is not finite; no checkpoint is written.
+            FloatingPointError: a loss or gradient is not finite, and the rule is to stop, or it is so too often.
+            LeaveError: a checkpoint could not be written.
         """
         config = self._config
         self._rank.beat("train", first_step)
@@ -70,26 +76,53 @@ class Trainer:
             scalars, stopping = self._step(step)
             done = step + 1
             self._rank.beat("train", done)
-            if not math.isfinite(scalars["loss"]):
-                raise FloatingPointError(f"step {done}: loss is {scalars['loss']}; lower the learning rate")
-            if self._rank.index == 0:
-                self._rank.report(StepDone(done, scalars))
+            self._examine(done, scalars)
+            self._committed(self._checkpoints.done())
             last = done == config.num_steps
             if stopping:
                 self._rank.stop.set()  # the request may have reached another rank
             if last or stopping or done % config.checkpoints.every_steps == 0:
-                self._save(done)
+                self._save(done, wait=last or stopping)
             if stopping and not last:
                 self._note_stop(done)
                 return EXIT_REQUEUE
         return 0
 
+    def _examine(self, done: int, scalars: dict[str, float]) -> None:
+        """Report a step; where its update was not made, or its loss is far off, say so and keep its samples."""
+        made = self._engine.updated and math.isfinite(scalars["loss"])
+        if made:
+            self._nonfinite.fine()
+            self._engine.average(done)
+            if score := self._spikes.score(scalars["loss"]):
+                self._report(spike(done, score, scalars, self._all_passes()))
+        else:
+            incident = nonfinite(done, scalars, self._all_passes())
+            self._report(incident)
+            if self._nonfinite.stops():
+                raise FloatingPointError(
+                    f"{incident.text}; lower the learning rate, or leave these samples out"
+                )
+        if self._config.stability.on_nonfinite == "skip":
+            scalars |= {"skipped": float(not made)}
+        self._last |= scalars
+        self._report(StepDone(done, {name: v for name, v in scalars.items() if math.isfinite(v)}))
+
+    def _report(self, event: Any) -> None:
+        if self._rank.index == 0:
+            self._rank.report(event)
+
+    def _all_passes(self) -> list[Pass]:
+        """Of all ranks in this step; called by every rank."""
+        return [found for passes in gather(self._passes) for found in passes]
+
     def _note_stop(self, step: int) -> None:
         asked_s = self._rank.stop.asked_s
-        if self._rank.index == 0 and asked_s is not None:
+        if asked_s is not None:
             spent_s = time.monotonic() - asked_s
-            said = f"stopped at step {step}, checkpoint committed {spent_s:.1f} s after the request"
-            self._rank.report(Note(said))
+            self._report(
+                Note(f"stopped at step {step}, checkpoint committed {spent_s:.1f} s after the request")
+            )
 
     def _step(self, step: int) -> tuple[dict[str, float], bool]:
         """One update of the weights, over all accumulated passes."""
@@ -97,13 +130,19 @@ class Trainer:
         seed_everything(self._config.seed, step, self._rank.index)
         scale = learning_rate_scale(step, self._config.num_steps, self._config.optimizer)
         parts: list[dict[str, torch.Tensor]] = []
+        batches: list[Batch] = []
         for _ in range(self._config.engine.accumulation):
             batch, wait_s = self._stream.next()
             scalars = self._pass(batch)
             self._engine.step(scale)
             parts.append(scalars)
+            batches.append(batch)
             waited_s += wait_s
         means, stopping = self._engine.mean(parts, self._rank.stop.is_set())
+        self._passes = [
+            Pass(self._rank.index, batch.keys, bool(part["loss"].isfinite()))
+            for batch, part in zip(batches, parts, strict=True)
+        ]
         spent_s = time.perf_counter() - started
         own = {
             "step_time_s": spent_s,
@@ -118,14 +157,28 @@ class Trainer:
         self._engine.backward(scalars["loss"])
         return {name: value.detach() for name, value in scalars.items()}
 
-    def _save(self, step: int) -> None:
+    def _save(self, step: int, wait: bool) -> None:
         self._rank.beat("checkpoint", step)
-        progress = Progress(step, consumed=step * self._config.batch_size)
-        folder = self._checkpoints.write(
-            progress, self._engine.save, lambda: self._rank.beat("checkpoint", step)
-        )
-        if self._rank.index == 0:
-            self._rank.report(Saved(step, folder))
+        progress = Progress(step, step * self._config.batch_size, self._score(step))
+        self._committed(self._checkpoints.write(progress, self._engine.copy, self._rank.allowed))
+        if wait:
+            self._committed(self._checkpoints.wait())
+        self._rank.beat("train", step)
+
+    def _score(self, step: int) -> float | None:
+        """By which the best checkpoints are kept."""
+        name = self._config.checkpoints.best_of
+        score = self._last.get(name)
+        if name and score is None:
+            known = ", ".join(sorted(self._last))
+            self._report(
+                Note(f"step {step}: checkpoints.best_of={name!r} was not logged yet; there are {known}")
+            )
+        return score if score is not None and math.isfinite(score) else None
+
+    def _committed(self, folders: Sequence[Path]) -> None:
+        for folder in folders:
+            self._report(Saved(folder))
 
 
 def seed_everything(seed: int, step: int, rank: int) -> None:

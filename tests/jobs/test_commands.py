@@ -32,10 +32,10 @@ def test_words_lose_their_configuration_and_keep_the_rest(tmp_path: Path) -> Non
 
 
 def test_numbers_stay_numbers_and_truth_stays_truth(tmp_path: Path) -> None:
-    keys = {"num_steps": 1, "seed": 0, "engine.offload_optimizer": True, "engine.accumulation": 1}
+    keys = {"num_steps": 1, "seed": 0, "engine.activation_checkpointing": True, "engine.accumulation": 1}
     made = resolve(["train", "data.shards=s"], keys, tmp_path, tmp_path)
     assert (made.config.num_steps, made.config.seed) == (1, 0)
-    assert (made.config.engine.offload_optimizer, made.config.engine.accumulation) == (True, 1)
+    assert (made.config.engine.activation_checkpointing, made.config.engine.accumulation) == (True, 1)
 
 
 def test_positional_arguments_stay(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 
+from data_prep.records import InputError
 from pipeline import adapters
 from pipeline.config import AdapterConfig
 from pipeline.families.contract import Given
@@ -58,6 +59,35 @@ def test_lora_trains_its_own_matrices_and_identity_as_told(new_model: NewModel, 
     )  # layers, attentions, targets, A and B
     assert all(p.requires_grad == train_identity for p in model.identity.parameters())
     assert torch.equal(answer(model), before)
+
+
+def test_none_trains_identity_alone(new_model: NewModel) -> None:
+    model, config = new_model(), AdapterConfig(kind="none", identity_learning_rate=1e-3)
+    adapters.apply(model.transformer, model.identity, config, seed=0)
+    assert not any(p.requires_grad for p in model.transformer.parameters())
+    (group,) = adapters.trainable_groups(model.transformer, model.identity, config)
+    assert (group["name"], group["lr"]) == ("identity", 1e-3)
+    assert len(group["params"]) == len(list(model.identity.parameters()))
+
+
+def test_a_training_of_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match=r"kind=none with .*train_identity=false: nothing would be trained"):
+        adapters.check(AdapterConfig(kind="none", train_identity=False))
+    with pytest.raises(InputError, match=r"targets=\[\]: a LoRA needs layers"):
+        adapters.check(AdapterConfig(kind="lora", targets=()))
+    adapters.check(AdapterConfig(kind="none"))
+
+
+@pytest.mark.parametrize("targets", [("to_q", "q_proj"), ("q_proj",), ("q",)])
+def test_targets_that_are_no_layers_are_named_beside_those_that_are(
+    targets: tuple[str, ...], new_model: NewModel
+) -> None:
+    model, config = new_model(), AdapterConfig(kind="lora", targets=targets)
+    with pytest.raises(InputError) as error:
+        adapters.apply(model.transformer, model.identity, config, seed=0)
+    assert f"model.adapter.targets: {targets[-1]} match no linear layer" in str(error.value)
+    assert "attn1.to_q" in str(error.value)
+    assert "to_out.0" in str(error.value)
 
 
 def test_groups_hold_each_trainable_parameter_once_at_its_rate(new_model: NewModel) -> None:

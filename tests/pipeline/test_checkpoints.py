@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from data_prep.records import InputError
-from pipeline.checkpoints import COMPLETE, Checkpoints, Progress, committed, newest
+from pipeline.checkpoints import COMPLETE, Checkpoints, Peers, Progress, committed, newest
+from pipeline.config import CheckpointConfig
+from pipeline.rank import LeaveError
+from tests.waiting import until
 
 
-def alone(folder: Path, keep_last: int = 2) -> Checkpoints:
-    return Checkpoints(folder, keep_last, index=0, world=1, gather=lambda value: [value])
+def alone(folder: Path, keep_last: int = 2, **more: object) -> Checkpoints:
+    """One rank that waits for each checkpoint."""
+    return Checkpoints(
+        folder, CheckpointConfig(keep_last=keep_last, **more), Peers(0, 1, lambda value: [value])
+    )
 
 
-def save(folder: Path) -> None:
-    (folder / "engine").mkdir()
-    (folder / "engine" / "weights.pt").write_bytes(b"weights of " + folder.name.encode())
+def save(folder: Path) -> Callable[[], None]:
+    def write() -> None:
+        (folder / "engine").mkdir()
+        (folder / "engine" / "weights.pt").write_bytes(b"weights of " + folder.name.encode())
+
+    return write
 
 
 def steps(folder: Path) -> list[str]:
@@ -94,9 +105,9 @@ def test_one_that_may_not_be_committed_is_none_and_removes_none(tmp_path: Path) 
     checkpoints.write(Progress(5, 5), save)
 
     def over() -> None:
-        raise PermissionError
+        raise PermissionError("taken over")
 
-    with pytest.raises(PermissionError):
+    with pytest.raises(LeaveError, match="rank 0: taken over"):
         checkpoints.write(Progress(10, 10), save, over)
     assert steps(tmp_path) == ["step-00000005"]
 
@@ -112,8 +123,8 @@ def test_an_attempt_that_was_killed_is_no_checkpoint_and_is_written_over(tmp_pat
     checkpoints = alone(tmp_path)
     checkpoints.write(Progress(5, 5), save)
 
-    def killed(folder: Path) -> None:
-        save(folder)
+    def killed(folder: Path) -> Callable[[], None]:
+        save(folder)()
         (folder / "left-over").touch()
         raise KeyboardInterrupt
 
@@ -125,3 +136,119 @@ def test_an_attempt_that_was_killed_is_no_checkpoint_and_is_written_over(tmp_pat
     checkpoints.write(Progress(10, 10), save)
     names = json.loads((tmp_path / "step-00000010" / COMPLETE).read_text())["sha256"]
     assert list(names) == ["engine/weights.pt"]
+
+
+class TwoRanks:
+    """Two ranks of one run in two threads, which gather by meeting at a barrier."""
+
+    def __init__(self, folder: Path, config: CheckpointConfig) -> None:
+        self._folder, self._config = folder, config
+
+    def gather_of(
+        self, index: int, met: threading.Barrier, table: list[object]
+    ) -> Callable[[object], list[object]]:
+        def gather(value: object) -> list[object]:
+            table[index] = value
+            met.wait(30)
+            given = list(table)
+            met.wait(30)
+            return given
+
+        return gather
+
+    def ranks(self) -> list[Checkpoints]:
+        gathers = []
+        for _ in ("main", "behind"):
+            met, table = threading.Barrier(2), [None, None]
+            gathers.append([self.gather_of(k, met, table) for k in range(2)])
+        main, behind = gathers
+        return [Checkpoints(self._folder, self._config, Peers(k, 2, main[k], behind[k])) for k in range(2)]
+
+
+def on_both(ranks: list[Checkpoints], work: Callable[[int, Checkpoints], object]) -> list[object]:
+    """What a piece of work gives, or raises, on each rank."""
+    answers: list[object] = [None, None]
+
+    def run(index: int) -> None:
+        try:
+            answers[index] = work(index, ranks[index])
+        except LeaveError as error:
+            answers[index] = error
+
+    threads = [threading.Thread(target=run, args=(k,)) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return answers
+
+
+def share(index: int, folder: Path, gate: threading.Event) -> Callable[[], None]:
+    """A rank's share, whose writing waits at a gate."""
+
+    def write() -> None:
+        assert gate.wait(30)
+        (folder / f"part-{index}").write_text(f"{folder.name}, {index}")
+
+    return write
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_the_next_one_waits_for_it(tmp_path: Path) -> None:
+    ranks, gate = TwoRanks(tmp_path, CheckpointConfig()).ranks(), threading.Event()
+
+    def write(step: int) -> list[object]:
+        return on_both(ranks, lambda k, c: c.write(Progress(step, step), lambda f: share(k, f, gate)))
+
+    assert write(5) == [[], []]  # both are back
+    assert [c.done() for c in ranks] == [[], []]
+    assert steps(tmp_path) == []
+    gate.set()
+    first = tmp_path / "step-00000005"
+    assert write(10) == [[first], [first]]
+    assert on_both(ranks, lambda _, c: c.wait()) == [[tmp_path / "step-00000010"]] * 2
+    assert steps(tmp_path) == ["step-00000010", "step-00000005"]
+    assert set(json.loads((first / COMPLETE).read_text())["sha256"]) == {"part-0", "part-1"}
+    assert [c.wait() for c in ranks] == [[], []]
+
+
+def test_a_write_that_fails_on_one_rank_ends_all_with_its_reason(tmp_path: Path) -> None:
+    ranks, gate = TwoRanks(tmp_path, CheckpointConfig()).ranks(), threading.Event()
+    gate.set()
+    on_both(ranks, lambda k, c: c.write(Progress(5, 5), lambda f: share(k, f, gate)))
+
+    def full(index: int, folder: Path) -> Callable[[], None]:
+        def write() -> None:
+            raise OSError(28, "No space left on device")
+
+        return write if index == 1 else share(index, folder, gate)
+
+    on_both(ranks, lambda k, c: c.write(Progress(10, 10), lambda f: full(k, f)))
+    answers = on_both(ranks, lambda _, c: c.wait())
+    for answer in answers:
+        assert "rank 1: [Errno 28] No space left on device); the one before is still there" in str(answer)
+    assert steps(tmp_path) == ["step-00000005"]
+
+
+def test_what_is_being_written_is_committed_when_training_fails(tmp_path: Path) -> None:
+    behind = Peers(0, 1, lambda value: [value], lambda value: [value])
+    gate = threading.Event()
+    with pytest.raises(FloatingPointError), Checkpoints(tmp_path, CheckpointConfig(), behind) as checkpoints:
+        checkpoints.write(Progress(5, 5), lambda folder: share(0, folder, gate))
+        gate.set()
+        raise FloatingPointError
+    assert steps(tmp_path) == ["step-00000005"]
+
+
+def test_a_committed_one_is_told_without_waiting(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, CheckpointConfig(), Peers(0, 1, lambda v: [v], lambda v: [v]))
+    checkpoints.write(Progress(5, 5), save)
+    assert until(checkpoints.done) == [tmp_path / "step-00000005"]
+
+
+@pytest.mark.parametrize(("best_is", "best"), [("least", 15), ("greatest", 5)])
+def test_the_best_stay_beside_the_last(best_is: str, best: int, tmp_path: Path) -> None:
+    checkpoints = alone(tmp_path, keep_last=1, keep_best=1, best_of="loss", best_is=best_is)
+    scores = {5: 0.9, 10: 0.5, 15: 0.2, 20: None, 25: 0.7}
+    for step, score in scores.items():
+        checkpoints.write(Progress(step, step, score), save)
+    assert steps(tmp_path) == ["step-00000025", f"step-{best:08d}"]

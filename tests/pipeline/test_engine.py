@@ -12,65 +12,27 @@ import pytest
 import torch
 
 from data_prep.records import InputError
-from pipeline.batch import Batch
 from pipeline.config import EngineConfig, OptimizerConfig
 from pipeline.engine import (
     Engine,
-    adamw,
     join,
-    learning_rate_scale,
     leave,
     make_universal,
     trained_parameters,
-    zero_config,
 )
 from pipeline.joining import meet
+from pipeline.optimizer import adamw, learning_rate_scale
 from pipeline.rank import Rank
 from pipeline.ranks import launch
-
-HEAVY = ("pipeline.engine", "diffusers")
-STEPS = 4
-OPTIONS = OptimizerConfig(warmup_steps=2)
-
-
-class Regression(torch.nn.Module):
-    """A small objective with a frozen part: predicts the sample's position from its video."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(3)
-        self.frozen = torch.nn.Linear(24, 16).requires_grad_(False)
-        self.layers = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.Tanh(), torch.nn.Linear(32, 1))
-
-    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-        guess = self.layers(self.frozen(batch.video.flatten(1))).squeeze(1)
-        loss = (guess - batch.positions.to(guess.dtype) / 10).square().mean()
-        return {"loss": loss}
-
-
-def batch_of(positions: list[int]) -> Batch:
-    videos = [torch.randn(3, 1, 2, 4, generator=torch.Generator().manual_seed(p)) for p in positions]
-    n = len(positions)
-    return Batch(
-        video=torch.stack(videos),
-        label_map=torch.zeros(n, 1, 2, 4, dtype=torch.uint8),
-        references=torch.zeros(n, 1, 1, 4),
-        reference_mask=torch.zeros(n, 1, 1, dtype=torch.bool),
-        own_faces=torch.zeros(n, 1, 4),
-        own_mask=torch.zeros(n, 1, dtype=torch.bool),
-        cast_mask=torch.zeros(n, 1, dtype=torch.bool),
-        cast=((),) * n,
-        captions=("",) * n,
-        keys=("",) * n,
-        positions=torch.tensor(positions),
-    )
+from pipeline.zero_config import zero_config
+from tests.small_regression import HEAVY, OPTIONS, RATE, STEPS, Regression, batch_of, difference, reference
 
 
 def train(rank: Rank, config: EngineConfig, steps: tuple[int, int], load: Path | None, save: Path) -> int:
     """Steps ``[first, last)`` of 8 samples each over all ranks; the losses are reported by rank 0."""
     join(rank, meet(rank, config.join_timeout_s, "a test"), config)
     module = Regression()
-    groups = [{"params": [p for p in module.parameters() if p.requires_grad], "lr": 1e-2}]
+    groups = [{"params": [p for p in module.parameters() if p.requires_grad], "lr": RATE}]
     micro = 8 // rank.world // config.accumulation
     universal = load is not None and rank.world != 2
     if universal:
@@ -84,25 +46,10 @@ def train(rank: Rank, config: EngineConfig, steps: tuple[int, int], load: Path |
             scalars = engine.forward(batch_of(list(range(first, first + micro))))
             engine.backward(scalars["loss"])
             engine.step(learning_rate_scale(step, STEPS, OPTIONS))
-    engine.save(save)
+    engine.copy(save)()
     rank.report((rank.index, engine.gradient_norm()))
     leave()
     return 0
-
-
-def reference() -> dict[str, torch.Tensor]:
-    """The same training written out in plain PyTorch."""
-    module = Regression()
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, 1e-2, OPTIONS.betas, OPTIONS.eps, OPTIONS.weight_decay)
-    for step in range(STEPS):
-        loss = module(batch_of(list(range(8 * step, 8 * step + 8))))["loss"]
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, EngineConfig().gradient_clipping)
-        optimizer.param_groups[0]["lr"] = 1e-2 * learning_rate_scale(step, STEPS, OPTIONS)
-        optimizer.step()
-    return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
 
 
 def run(
@@ -114,11 +61,6 @@ def run(
     assert code == 0
     assert sorted(index for index, _ in reports) == list(range(processes))
     return trained_parameters(save, config.zero_stage)
-
-
-def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    assert a.keys() == b.keys()
-    return max(float((a[name] - b[name]).detach().abs().max()) for name in a)
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from data_prep.records import InputError
-from pipeline.checkpoints import Checkpoints, Progress
+from pipeline.checkpoints import Checkpoints, Peers, Progress
+from pipeline.config import CheckpointConfig
 from pipeline.rank import LeaveError
 from pipeline.run_folder import MetricsFile, claimed, open_run, read_metrics
 
 
 def write_checkpoint(folder: Path) -> None:
-    checkpoints = Checkpoints(folder, keep_last=1, index=0, world=1, gather=lambda value: [value])
-    checkpoints.write(Progress(1, 1), lambda step: (step / "weights").touch())
+    checkpoints = Checkpoints(folder, CheckpointConfig(), Peers(0, 1, lambda value: [value]))
+    checkpoints.write(Progress(1, 1), lambda step: (step / "weights").touch)
 
 
 def try_to_claim(folder: Path, answers) -> None:  # type: ignore[no-untyped-def]
