@@ -16,15 +16,16 @@ from jobs import config as configs
 from jobs import knobs
 from jobs.train_checks import check, check_cast
 from jobs.train_observer import Observer, recorded
+from jobs.train_samples import open_samples
 from pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
     from jobs.train_place import Surroundings
-    from pipeline.data import Samples
     from pipeline.features import Recogniser
     from pipeline.joining import Meeting, Word
     from pipeline.objective import DiffusionObjective
     from pipeline.rank import Beat, Rank
+    from pipeline.samples import Samples
     from pipeline.tracker import TrackedRun
 
 SUMMARY = """Train a video diffusion transformer and its identity bank on shards.
@@ -138,7 +139,8 @@ def run_first(
     beat: Beat,
 ) -> int:
     """What the launching process, or the first of several that a launcher started, does around the training."""
-    from pipeline.data import Samples, Share
+    from pipeline.order import Share
+    from pipeline.samples import Samples
 
     beat("starting", 0)
     folder = Path(config.run)
@@ -240,7 +242,8 @@ def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting:
     """One rank from joining the others to leaving them; 0, or 75 where it was asked to stop."""
     from pipeline import adapters, engine
     from pipeline.checkpoints import Checkpoints
-    from pipeline.data import Samples, Share, Stream
+    from pipeline.data import Stream
+    from pipeline.order import Share
     from pipeline.trainer import Note, Trainer
 
     word = meeting.agree(rank.beat)
@@ -260,6 +263,7 @@ def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting:
         universal = found is not None and found.world != rank.world and config.engine.zero_stage > 0
         if found is not None and universal:
             engine.make_universal(found.folder)
+        samples, grid = open_samples(config, recogniser, lambda text: rank.report(Note(text)))
         objective, share = (
             build(config),
             Share(config.batch_size, rank.index, rank.world, config.engine.accumulation),
@@ -271,8 +275,7 @@ def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting:
         if found is not None:
             wrapped.load(found.folder)
         first_step = found.step if found is not None else 0
-        samples = Samples(config.data, config.seed, recogniser)
-        stream = Stream(samples, share, range(first_step, config.num_steps), config.data)
+        stream = Stream(samples, share, range(first_step, config.num_steps), config.data, grid)
         return Trainer(recorded(rank, config), wrapped, stream, checkpoints, config).run(first_step)
     finally:
         engine.leave()
