@@ -115,11 +115,17 @@ class Workers:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(
-        self, work: Callable[[T], R], tasks: Sequence[Task[T]], limits: Limits, logs: Path
+        self,
+        work: Callable[[T], R],
+        tasks: Sequence[Task[T]],
+        limits: Limits,
+        logs: Path,
+        on_gpu: bool = False,
     ) -> Iterator[tuple[Task[T], R | Failure]]:
         """Yield every task with its result as it comes, or with the failure that used up its attempts.
 
-        ``logs`` is a folder for what running attempts write to stderr. An InputError and a full disk are not the
+        ``logs`` is a folder for what running attempts write to stderr; ``on_gpu`` gives each task a GPU of its own
+        where Ray has any, and runs as many at once as there are. An InputError and a full disk are not the
         item's fault and are raised.
         """
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", NOISE)
@@ -127,11 +133,14 @@ class Workers:
 
         if tasks:
             self._start()
-        remote = ray.remote(num_cpus=1, max_retries=0, max_calls=CALLS_PER_WORKER)(_run_logged)
+        gpus = int(ray.cluster_resources().get("GPU", 0)) if on_gpu and tasks else 0
+        remote = ray.remote(num_cpus=1, num_gpus=min(gpus, 1), max_retries=0, max_calls=CALLS_PER_WORKER)(
+            _run_logged
+        )
         waiting = deque(_Turn(task) for task in tasks)
         running: dict[Any, _Attempt[T]] = {}
         while waiting or running:
-            while waiting and len(running) < self.num_workers:
+            while waiting and len(running) < (gpus or self.num_workers):
                 turn = waiting.popleft()
                 log = logs / f"{turn.task.name}.{turn.number + turn.lost}.stderr"
                 reference = remote.remote(work, turn.task.item, log)

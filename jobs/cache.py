@@ -1,137 +1,230 @@
-"""``castbank cache``: the face embeddings of all samples, computed ahead so that training computes none."""
+"""``castbank cache``: what is frozen around the transformer, computed ahead: texts, faces, latents, masks."""
 
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import pickle
+import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import lru_cache
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs import config as configs
 from jobs import knobs
+from jobs.cache_work import Asked, Chunk, Kind, Opened, compute
 from pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
     from jobs.progress import ProgressBar
-    from pipeline.data import Samples
+    from pipeline.features import Recogniser
 
-SUMMARY = """Compute ahead what castbank train would compute while it trains: the face embeddings of every sample's
-references and of its own frames, under the same keys.
+SUMMARY = """Compute ahead what every epoch of castbank train needs alike: text embeddings, face embeddings, and, for
+every window that training will take, video latents and the masks over their cells. Training with the same
+configuration then reads them (data.cache) and loads neither text encoder nor video codec; it learns the same.
 
-It takes the configuration of castbank train (run= is not needed) and works on every core of this machine, or of the
-Ray that RAY_ADDRESS names. Run again after an interruption and it goes on; run again with nothing changed and it
-does nothing. Latents and text embeddings are not cached."""
+It takes the configuration of castbank train (run= is not needed) and works on every GPU, else on every core, of
+this machine, or of the Ray that RAY_ADDRESS names. Run again after an interruption and it goes on; run again with
+nothing changed and it does nothing. What another model, size, window or sample gave is never used."""
 
 EXAMPLE = "castbank cache --config jobs/configs/train_tiny.yaml data.shards=shards"
-CHUNK = (
-    8  # samples of one task: a second of work, so that a kill costs little and tasks are worth their start
-)
+KINDS: dict[
+    Kind, int
+] = {  # and how many of each are one task and, but for faces, one file: what a kill may cost
+    "text": 64,
+    "faces": 8,
+    "latents": 16,
+}
+OF: dict[Kind, str] = {"text": "captions", "faces": "windows", "latents": "windows"}
+Item = tuple[str, int, int]
+"""A name in the cache, and a (sample, variant) that it is of."""
 READERS = 16  # of files that are there; on a network file system they wait more than they work
 MAX_ATTEMPTS = 3  # of a chunk whose process dies
-TIMEOUT_S = 600.0  # per chunk
+TIMEOUT_S = 3600.0  # per chunk; the first of a worker also loads its network
 
 
 class CacheError(Exception):
-    """Features could not be computed although the samples are whole: a bug, or a machine that fails."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """What a worker needs to compute some features. opened: pickled arguments of Samples, as bytes because what is
-    opened for them is kept by them; indices: of the chosen samples."""
-
-    opened: bytes
-    indices: tuple[int, ...]
+    """Something could not be computed although the samples are whole: a bug, or a machine that fails."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     parser.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes; 0 (the default): one per core"
+        "--workers", type=int, default=0, metavar="N", help="processes on CPUs; 0 (the default): one per core"
+    )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=2,
+        metavar="N",
+        help="videos encoded at once (default 2); memory grows with it",
+    )
+    parser.add_argument(
+        "--only", choices=tuple(KINDS), action="append", help="this kind alone; may be given twice"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="read all that is there, and compute again what is damaged"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show buckets and what is missing; compute nothing"
     )
     knobs.add_arguments(parser, TrainConfig, EXAMPLE)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compute what is missing and say how much that was; 0."""
-    from data_prep.records import InputError
     from jobs.progress import ProgressBar
     from jobs.train import recogniser_of
-    from jobs.train_checks import ALLOWED, check_cast
-    from pipeline.data import Samples
+    from jobs.train_checks import check_cast, check_data
+    from jobs.train_samples import bucket_table
 
-    if args.workers < 0:
-        raise InputError(f"--workers: came {args.workers}; give 0 for one per core, or a number of processes")
-    config = configs.load(TrainConfig, args.config, ["run=none", *args.overrides])
-    configs.check_ranges(config, {key: limits for key, limits in ALLOWED.items() if key.startswith("data.")})
-    opened = (config.data, config.seed, recogniser_of(config))
-    samples = Samples(*opened)
-    check_cast(config, samples)  # training would refuse it; better before it waits for its machines
-    with ProgressBar() as progress:
-        missing = find_missing(samples, progress)
-        if missing:
-            compute(pickle.dumps(opened), missing, args.workers, samples.store.folder, progress)
-    said = f"{len(missing)} computed" if missing else "nothing to do, all were there"
-    sys.stdout.write(f"face features of {len(samples)} samples in {samples.store.folder}: {said}\n")
+    check_arguments(args)
+    config = configs.load(TrainConfig, args.config, args.overrides, {"run": "none"})
+    check_data(config)
+    with ProgressBar() as progress, frozen_parts(config, recogniser_of(config)) as parts:
+        asked = Asked(config, recogniser_of(config), parts, args.batch)
+        opened = Opened(asked)
+        opened.samples.know_outlines(progress)
+        check_cast(
+            config, opened.samples
+        )  # training would refuse it; better before it waits for its machines
+        table = list(bucket_table(opened.samples, opened.frozen.grid, config.batch_size))
+        sys.stdout.write("\n".join(table) + "\n")
+        for kind in args.only or KINDS:
+            wanted = items_of(opened, kind)
+            missing = find_missing(opened, kind, wanted, args.check, progress)
+            if missing and not args.dry_run:
+                compute_all(pickle.dumps(asked), kind, missing, args.workers, progress)
+            progress.close()
+            done = "missing" if args.dry_run else "computed"
+            what = f"{len(missing)} {done}" if missing else "nothing to do, all were there"
+            sys.stdout.write(f"{kind} of {len(wanted)} {OF[kind]} in {folder_of(opened, kind)}: {what}\n")
     return 0
 
 
-def find_missing(samples: Samples, progress: ProgressBar) -> list[int]:
-    """Indices of the chosen samples whose features are not on disk, or damaged."""
-    missing: list[int] = []
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raise InputError for numbers that make no sense."""
+    from data_prep.records import InputError
+
+    if args.workers < 0:
+        raise InputError(f"--workers: came {args.workers}; give 0 for one per core, or a number of processes")
+    if args.batch < 1:
+        raise InputError(f"--batch: came {args.batch}; give 1 or more videos")
+
+
+@contextmanager
+def frozen_parts(config: TrainConfig, recogniser: Recogniser) -> Iterator[Path | None]:
+    """Where workers find the family's frozen parts: those of the base, of the run where it has begun, from
+    elsewhere (None) where they are pretrained, or fitted here as training would fit them."""
+    from pipeline import model as models
+    from pipeline.families import family_type
+    from pipeline.features import features_folder
+    from pipeline.samples import Samples
+
+    initial = Path(config.run) / "initial"
+    if config.base or initial.is_dir() or family_type(config.model.family.name).pretrained:
+        yield Path(config.base) if config.base else initial if initial.is_dir() else None
+        return
+    samples = Samples(config.data, config.seed, recogniser)
+    folder = Path(tempfile.mkdtemp(dir=features_folder(config.data), prefix=".parts-"))
+    try:
+        model = models.create(config.model, samples.videos(), config.seed)
+        model.family.save_frozen(folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def items_of(opened: Opened, kind: Kind) -> list[Item]:
+    """All that training will read of a kind."""
+    from pipeline.frozen import EMPTY
+
+    if kind == "text":
+        return [(EMPTY, -1, 0), *((name, index, 0) for name, index in opened.samples.texts().items())]
+    return [(name, *place) for name, place in opened.samples.cuts().items()]
+
+
+def folder_of(opened: Opened, kind: Kind) -> Path:
+    """Where a kind is kept."""
+    return {
+        "text": opened.cache.text.folder,
+        "faces": opened.samples.store.folder,
+        "latents": opened.cache.latents.folder,
+    }[kind]
+
+
+def find_missing(
+    opened: Opened, kind: Kind, wanted: list[Item], check: bool, progress: ProgressBar
+) -> list[Item]:
+    """What is not on disk, or damaged; of what lies in packs that is seen only with ``check``, except for packs
+    that are cut short. Packs with damage are removed."""
+    if kind == "faces":
+        there = looked_at(wanted, lambda name: opened.samples.store.kept(name) is not None, progress)
+        return [item for item in wanted if item[0] not in there]
+    store = opened.cache.text if kind == "text" else opened.cache.latents
+    if check:
+        kept = [item for item in wanted if item[0] in store]
+        sound = looked_at(kept, store.sound, progress)
+        for name in {item[0] for item in kept} - sound:
+            if name in store:  # not gone with another of its pack
+                store.drop(name)
+    return [item for item in wanted if item[0] not in store]
+
+
+def looked_at(items: list[Item], good: Callable[[str], bool], progress: ProgressBar) -> set[str]:
+    """The names that are good."""
+    found = set()
     with ThreadPoolExecutor(READERS) as threads:
-        looking = [threads.submit(samples.has_features, index) for index in range(len(samples))]
+        looking = [(name, threads.submit(good, name)) for name, *_ in items]
         try:
-            for index, found in enumerate(looking):
-                if not found.result():
-                    missing.append(index)
-                progress("check", index + 1, len(looking))
+            for number, (name, answer) in enumerate(looking, 1):
+                if answer.result():
+                    found.add(name)
+                progress("check", number, len(looking))
         finally:  # stopped: what is not begun is not waited for
             threads.shutdown(wait=False, cancel_futures=True)
-    return missing
+    return found
 
 
-def compute(opened: bytes, missing: list[int], num_workers: int, folder: Path, progress: ProgressBar) -> None:
-    """Compute the features of these samples in other processes; each is on disk as soon as it is computed.
+def compute_all(
+    asked: bytes, kind: Kind, missing: list[Item], num_workers: int, progress: ProgressBar
+) -> None:
+    """Compute these in other processes; each chunk is on disk as soon as it is computed.
 
     Raises:
         InputError: a sample is damaged, has too few frames, or the disk is full.
         CacheError: the computing itself failed.
     """
     from data_prep.isolation import Failure, Limits, Task, Workers
+    from data_prep.records import InputError
+    from pipeline.features import features_folder
 
-    chunks = [tuple(missing[at : at + CHUNK]) for at in range(0, len(missing), CHUNK)]
-    tasks = [Task(f"samples-{chunk[0]:08d}", Chunk(opened, chunk)) for chunk in chunks]
+    folder = features_folder(pickle.loads(asked).config.data)
+    size = KINDS[kind]
+    chunks = [tuple(missing[at : at + size]) for at in range(0, len(missing), size)]
+    tasks = [Task(f"{kind}-{number:08d}", Chunk(asked, kind, some)) for number, some in enumerate(chunks)]
     done = 0
-    progress("embed", done, len(missing))
+    progress(kind, done, len(missing))
     with (
         Workers(num_workers) as workers,
         tempfile.TemporaryDirectory(dir=folder, prefix=f".log-{os.getpid()}-") as logs,
     ):
         limits = Limits(MAX_ATTEMPTS, TIMEOUT_S)
-        for task, result in workers.run(compute_chunk, tasks, limits, Path(logs)):
-            if isinstance(result, Failure):
-                raise CacheError(f"{task.name}: {result.error_class}\n{result.detail}")
-            done += len(task.item.indices)
-            progress("embed", done, len(missing))
-
-
-def compute_chunk(chunk: Chunk) -> None:
-    """In a worker: see to it that these features are on disk."""
-    samples = _samples(chunk.opened)
-    for index in chunk.indices:
-        samples.keep_features(index)
-
-
-@lru_cache(maxsize=1)
-def _samples(opened: bytes) -> Samples:
-    """The samples, opened once per process: reading the index of a large corpus takes longer than a chunk."""
-    from pipeline.data import Samples
-
-    return Samples(*pickle.loads(opened))
+        try:
+            for task, result in workers.run(compute, tasks, limits, Path(logs), on_gpu=kind != "faces"):
+                if isinstance(result, Failure):
+                    raise CacheError(f"{task.name}: {result.error_class}\n{result.detail}")
+                done += len(task.item.items)
+                progress(kind, done, len(missing))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise InputError(
+                f"data.features={str(folder)!r}: the disk is full after {done} of {len(missing)} {kind}; make "
+                "room, or give a folder elsewhere, and run the same command again: it goes on"
+            ) from error

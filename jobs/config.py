@@ -21,18 +21,24 @@ T = TypeVar("T")
 RESOLVED = "config.yaml"
 
 
-def load(schema: type[T], yaml_path: Path | None, overrides: Sequence[str]) -> T:
+def load(
+    schema: type[T],
+    yaml_path: Path | None,
+    overrides: Sequence[str],
+    defaults: Mapping[str, Any] | None = None,
+) -> T:
     """An instance of ``schema`` (a frozen dataclass, nested ones included).
 
     Args:
         schema: declares every key, its type and default; the default ``"???"`` marks a key that must be given.
         yaml_path: file to merge over the defaults, or None.
         overrides: ``section.key=value`` strings, merged last.
+        defaults: values in place of the schema's, merged first.
 
     Raises:
         InputError: unknown key, wrong type, missing value, or a file that is absent or not YAML.
     """
-    layers: list[tuple[str, Any]] = []
+    layers: list[tuple[str, Any]] = [("defaults", dict(defaults or {}))]
     if yaml_path is not None:
         layers.append((f"configuration file {str(yaml_path)!r}", _read_yaml(yaml_path)))
     layers.extend((f"argument {item!r}", _dotlist(item, schema)) for item in overrides)

@@ -16,17 +16,19 @@ from jobs import config as configs
 from jobs import knobs
 from jobs.train_checks import check, check_cast
 from jobs.train_observer import Observer, recorded
+from jobs.train_samples import open_samples
 from pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
     from jobs.train_place import Surroundings
     from pipeline.checkpoints import Checkpoint
-    from pipeline.data import Samples, Share
     from pipeline.engine import Engine
     from pipeline.features import Recogniser
     from pipeline.joining import Meeting, Word
     from pipeline.objective import DiffusionObjective
+    from pipeline.order import Share
     from pipeline.rank import Beat, Rank
+    from pipeline.samples import Samples
     from pipeline.tracker import TrackedRun
 
 SUMMARY = """Train a video diffusion transformer and its identity bank on shards.
@@ -140,7 +142,8 @@ def run_first(
     beat: Beat,
 ) -> int:
     """What the launching process, or the first of several that a launcher started, does around the training."""
-    from pipeline.data import Samples, Share
+    from pipeline.order import Share
+    from pipeline.samples import Samples
 
     beat("starting", 0)
     folder = Path(config.run)
@@ -243,7 +246,7 @@ def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting:
     """One rank from joining the others to leaving them; 0, or 75 where it was asked to stop."""
     from pipeline import engine
     from pipeline.checkpoints import Checkpoints, Peers
-    from pipeline.data import Samples, Stream
+    from pipeline.data import Stream
     from pipeline.trainer import Note, Trainer
 
     word = meeting.agree(rank.beat)
@@ -256,10 +259,10 @@ def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting:
         peers = Peers(rank.index, rank.world, engine.gather, behind)
         with Checkpoints(Path(config.run) / "checkpoints", config.checkpoints, peers) as checkpoints:
             found = checkpoints.newest(lambda text: rank.report(Note(text)))
+            samples, grid = open_samples(config, recogniser, lambda text: rank.report(Note(text)))
             wrapped, share = wrapped_engine(rank, config, found)
             first_step = found.step if found is not None else 0
-            samples = Samples(config.data, config.seed, recogniser)
-            stream = Stream(samples, share, range(first_step, config.num_steps), config.data)
+            stream = Stream(samples, share, range(first_step, config.num_steps), config.data, grid)
             return Trainer(recorded(rank, config), wrapped, stream, checkpoints, config).run(first_step)
     finally:
         engine.leave()
@@ -268,8 +271,8 @@ def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting:
 def wrapped_engine(rank: Rank, config: TrainConfig, found: Checkpoint | None) -> tuple[Engine, Share]:
     """The engine of a rank, as the checkpoint left it where there is one, and what the rank takes of each batch."""
     from pipeline import adapters, engine
-    from pipeline.data import Share
     from pipeline.optimizer import adamw
+    from pipeline.order import Share
 
     universal = found is not None and found.world != rank.world and config.engine.zero_stage > 0
     if found is not None and universal:

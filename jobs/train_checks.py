@@ -12,7 +12,7 @@ from jobs import config as configs
 from pipeline.config import ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from pipeline.data import Samples
+    from pipeline.samples import Samples
 
 MANY = math.inf
 ALLOWED = {  # key: least and greatest value
@@ -20,6 +20,9 @@ ALLOWED = {  # key: least and greatest value
     "batch_size": (1, MANY),
     "data.num_frames": (1, MANY),
     "data.frame_stride": (1, MANY),
+    "data.windows_per_sample": (1, MANY),
+    "data.flip": (0, 1),
+    "data.max_upscale": (1, MANY),
     "data.num_workers": (0, MANY),
     "data.prefetch": (1, MANY),
     "engine.num_processes": (1, MANY),
@@ -63,6 +66,7 @@ def check(config: TrainConfig) -> None:
             f"checkpoints.keep_best={config.checkpoints.keep_best}: best at what? Give checkpoints.best_of the "
             "name of a scalar that is logged, such as loss, or set keep_best to 0"
         )
+    check_data(config)
     family = family_type(config.model.family.name)
     if config.model.noise.anchor > 0 and not family.anchors:
         raise InputError(
@@ -71,6 +75,16 @@ def check(config: TrainConfig) -> None:
         )
     if config.base:
         check_base(config)
+
+
+def check_data(config: TrainConfig) -> None:
+    """Raise InputError for values that no samples can be taken with."""
+    from pipeline.cuts import Bucket
+
+    configs.check_ranges(config, {key: limits for key, limits in ALLOWED.items() if key.startswith("data.")})
+    named = [Bucket.parse(text) for text in config.data.buckets]
+    if len(set(named)) != len(named):
+        raise InputError(f"data.buckets: {', '.join(map(str, named))}: one comes twice; give each once")
 
 
 def check_base(config: TrainConfig) -> None:

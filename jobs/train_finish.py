@@ -26,9 +26,9 @@ from pipeline.identity.enrol import enrol, gather_references
 from pipeline.model import Model
 
 if TYPE_CHECKING:
-    from pipeline.data import Samples
     from pipeline.features import Recogniser
     from pipeline.objective import DiffusionObjective
+    from pipeline.samples import Samples
 
 NUM_STEPS = 20  # of a sample video
 
@@ -89,6 +89,7 @@ def make_samples(config: TrainConfig, model: Model, bank: IdentityBank, samples:
     count = min(config.tracking.num_samples, len(samples))
     for index in (k * len(samples) // count for k in range(count)):
         item = samples.load(index, index)
+        assert item.video is not None
         num_frames, height_px, width_px, _ = item.video.shape
         names = [config.names.get(character, character) for character in item.cast]
         settings = GenerateConfig(

@@ -3,16 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What a family's frozen parts make of B samples, read from a cache.
+
+    latents: [B,C,t,h,w], channels and image: as in ``families.contract.Encoded``, in the stored precision;
+    coverage: f32[B,N,t,h,w], share of each latent cell that each character covers; text: [B,S',D], the first of
+    ``text_rows`` rows, and empty: [S'',D], of what a dropped caption becomes; the rows that follow are zeros.
+    """
+
+    latents: torch.Tensor
+    channels: torch.Tensor | None
+    image: torch.Tensor | None
+    coverage: torch.Tensor
+    text: torch.Tensor
+    empty: torch.Tensor
+    text_rows: int
+
+    def to(self, device: torch.device | str) -> Frozen:
+        """The same with every tensor on ``device``."""
+        return _moved(self, device)
+
+    def texts(self, dropped: torch.Tensor) -> torch.Tensor:
+        """f32[B,S,D], of the empty caption where ``dropped`` (bool[B])."""
+        text = self.text.new_zeros(len(self.text), self.text_rows, self.text.shape[2], dtype=torch.float32)
+        text[:, : self.text.shape[1]] = self.text
+        empty = torch.zeros_like(text[0])
+        empty[: len(self.empty)] = self.empty
+        return torch.where(dropped[:, None, None], empty, text)
 
 
 @dataclass(frozen=True)
 class Batch:
     """B samples of T frames; N cast slots and R references per slot, padded; D the recogniser's width.
 
-    video: f32[B,3,T,H,W] in [-1,1]; label_map: u8[B,T,H,W], 0 nobody, k the k-th of the cast;
+    video: f32[B,3,T,H,W] in [-1,1], and label_map: u8[B,T,H,W], 0 nobody, k the k-th of the cast; or, instead of
+    both, ``frozen``: what comes of them, from a cache;
     references: f32[B,N,R,D] unit recogniser embeddings of faces from outside the sample's frames;
     reference_mask: bool[B,N,R]; own_faces: f32[B,N,D] embeddings of a face cropped on purpose from the
     sample's own frames, zeros where none was usable; own_mask: bool[B,N]; cast_mask: bool[B,N];
@@ -21,8 +52,8 @@ class Batch:
     a resumed run, or one with another number of ranks, draws the same.
     """
 
-    video: torch.Tensor
-    label_map: torch.Tensor
+    video: torch.Tensor | None
+    label_map: torch.Tensor | None
     references: torch.Tensor
     reference_mask: torch.Tensor
     own_faces: torch.Tensor
@@ -32,12 +63,22 @@ class Batch:
     captions: tuple[str, ...]
     keys: tuple[str, ...]
     positions: torch.Tensor
+    frozen: Frozen | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on ``device``."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved: dict[str, Any] = {k: v.to(device) for k, v in values.items() if isinstance(v, torch.Tensor)}
-        return replace(self, **moved)
+        return _moved(self, device)
+
+
+Held = TypeVar("Held", Frozen, Batch)
+
+
+def _moved(held: Held, device: torch.device | str) -> Held:
+    values = {f.name: getattr(held, f.name) for f in fields(held)}
+    moved: dict[str, Any] = {
+        k: v.to(device) for k, v in values.items() if isinstance(v, torch.Tensor | Frozen)
+    }
+    return replace(held, **moved)
 
 
 class Objective(Protocol):

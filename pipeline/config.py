@@ -153,7 +153,23 @@ class DataConfig:
     include_characters: tuple[str, ...] = ()  # ids; a sample stays if it shows one of them; empty: all stay
     exclude_characters: tuple[str, ...] = ()  # ids; a sample that shows one of them is left out
     pack: str = "embedded"  # face pack whose recogniser the identity encoder reads
-    features: str = ""  # folder of cached face embeddings; empty: SHARDS.features, beside the shards
+    # windows of each sample, drawn from (seed, key, k); epoch e shows number e mod this; 1: the middle
+    windows_per_sample: int = 1
+    # probability that a window is mirrored, for ever (its own faces too); never where its caption says left/right
+    flip: float = 0.0
+    # FRAMESxHEIGHTxWIDTH (pixels), such as [41x480x832,1x720x1280]: each sample is cropped and resized to the one
+    # that keeps most of it, and each batch is of one; empty: all are num_frames of the shards' own size
+    buckets: tuple[str, ...] = ()
+    max_upscale: float = 1.0  # a sample is enlarged at most this much, else it fits no bucket and is left out
+    # batches of smaller buckets hold multiples of batch_size, up to the tokens of the largest ones'
+    equal_tokens: bool = False
+    # whether latents and texts of castbank cache are read: auto: where all are there; require: else training fails
+    cache: Literal["auto", "require", "off"] = "auto"
+    # of cached latents; bf16 halves their size and moves each value by at most 0.4 %; fp32 changes nothing
+    latents_dtype: Literal["fp32", "bf16"] = "fp32"
+    features: str = (
+        ""  # folder of what castbank cache and training keep; empty: SHARDS.features, beside the shards
+    )
     min_own_face_px: int = 16  # shorter side of a face cropped from the sample's own frames
     num_workers: int = 1  # background loading processes per rank; 0 loads in the rank itself
     prefetch: int = 2  # batches ready ahead

@@ -1,8 +1,8 @@
 """Face embeddings of a sample's references and of its own frames, computed once and kept on disk.
 
-A file's name carries the recogniser, what was asked of it and the sample's own hash, so that a changed pack,
-configuration or sample can never meet a stale embedding. These are biometric data: they lie beside the shards,
-never in them, and deleting the folder costs only time.
+A file's path carries the recogniser, what was asked of it, the sample's own hash and its cut, so that a changed
+pack, configuration or sample can never meet a stale embedding. These are biometric data: they lie beside the
+shards, never in them, and deleting the folder costs only time.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.records import F32, U8, InputError
+from pipeline.config import DataConfig
 
 CROP_PX = 112
 OWN_FACE_MARGIN = (
@@ -58,11 +59,16 @@ class FaceFeatures:
     own_mask: npt.NDArray[np.bool_]
 
 
+def features_folder(config: DataConfig) -> Path:
+    """Where what is computed of the shards of a configuration is kept."""
+    return Path(config.features or f"{config.shards.rstrip('/')}.features")
+
+
 class FeatureStore:
     """A folder of cached features of one recogniser, safe for several writers."""
 
     def __init__(self, folder: Path, recogniser: Recogniser, asked: str) -> None:
-        """``asked`` says what else the features depend on, such as the frames that own faces are cut from.
+        """``asked`` says what else all features depend on, such as the least size of own faces.
 
         Raises:
             InputError: the folder cannot be made.
@@ -78,15 +84,14 @@ class FeatureStore:
                 "folder that can be written"
             ) from error
 
-    def get(
-        self, sample_sha256: str, cut: Callable[[], tuple[tuple[U8, ...], tuple[U8 | None, ...]]]
-    ) -> FaceFeatures:
-        """The features of one sample; ``cut`` gives, per slot, its reference crops and its own face, if any."""
-        stored = self.kept(sample_sha256)
+    def get(self, name: str, cut: Callable[[], tuple[tuple[U8, ...], tuple[U8 | None, ...]]]) -> FaceFeatures:
+        """The features under a name that says sample and cut; ``cut`` gives, per slot, its reference crops and its
+        own face, if any."""
+        stored = self.kept(name)
         if stored is not None:
             return stored
         features = embed_faces(self._recogniser, *cut())
-        path = self._path(sample_sha256)
+        path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(
             f".{path.name}.{uuid.uuid4().hex}"
@@ -99,13 +104,13 @@ class FeatureStore:
             aside.unlink(missing_ok=True)
         return features
 
-    def kept(self, sample_sha256: str) -> FaceFeatures | None:
-        """The features of one sample where they are on disk and whole."""
-        path = self._path(sample_sha256)
+    def kept(self, name: str) -> FaceFeatures | None:
+        """The features under a name where they are on disk and whole."""
+        path = self._path(name)
         return _read(path) if path.is_file() else None
 
-    def _path(self, sample_sha256: str) -> Path:
-        return self.folder / sample_sha256[:2] / f"{sample_sha256}.npz"
+    def _path(self, name: str) -> Path:
+        return self.folder / name[:2] / f"{name}.npz"
 
 
 def _read(path: Path) -> FaceFeatures | None:

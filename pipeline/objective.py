@@ -6,13 +6,15 @@ dict whose ``loss`` it minimises.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from pipeline import noise
 from pipeline.batch import Batch
 from pipeline.config import ModelConfig
-from pipeline.families.contract import Given
+from pipeline.families.contract import Encoded, Given
 from pipeline.identity.attention import CastContext
 from pipeline.losses import LOSSES, Prediction, router_accuracy
 from pipeline.model import Model
@@ -53,12 +55,11 @@ class DiffusionObjective(nn.Module):
     def _predict(self, batch: Batch, context: CastContext) -> Prediction:
         family, seed, positions = self.model.family, self.seed, batch.positions
         with torch.no_grad():
-            encoded = family.encode(batch.video)
+            encoded, coverage = self._encoded(batch)
             given = Given(self._text(batch).to(encoded.latents.device), encoded.channels, encoded.image)
             level = self._levels(positions, encoded.latents.shape[2])
             eps = noise.noise_like(encoded.latents, seed, positions)
             noisy, target = family.process.noisy(encoded.latents, eps, level)
-            coverage = family.grid.coverage(batch.label_map, batch.cast_mask.shape[1])
             takes_mask = noise.coins(seed, positions, "mask_loss", self.config.losses.mask_probability)
         velocity = self.model.velocity(noisy, level, given, context)
         return Prediction(
@@ -71,10 +72,26 @@ class DiffusionObjective(nn.Module):
             takes_mask=takes_mask,
         )
 
+    def _encoded(self, batch: Batch) -> tuple[Encoded, torch.Tensor]:
+        """What the frozen parts make of the videos, and each character's coverage f32[B,N,t,h,w]; from the cache
+        where the batch comes from there."""
+        if (kept := batch.frozen) is not None:
+            rest = (None if value is None else value.float() for value in (kept.channels, kept.image))
+            return Encoded(kept.latents.float(), *rest), kept.coverage
+        assert batch.video is not None and batch.label_map is not None
+        family = self.model.family
+        coverage = family.grid.coverage(batch.label_map, batch.cast_mask.shape[1])
+        encoded = family.encode(
+            batch.video
+        )  # in the layout of what comes from a cache: sums are taken in its order
+        return replace(encoded, latents=encoded.latents.contiguous()), coverage
+
     def _text(self, batch: Batch) -> torch.Tensor:
         """Text embeddings f32[B,S,D], of nothing where the caption is dropped."""
-        dropped = noise.coins(self.seed, batch.positions, "text_drop", self.config.noise.text_drop).tolist()
-        captions = ["" if drop else c for drop, c in zip(dropped, batch.captions, strict=True)]
+        dropped = noise.coins(self.seed, batch.positions, "text_drop", self.config.noise.text_drop)
+        if batch.frozen is not None:
+            return batch.frozen.texts(dropped)
+        captions = ["" if drop else c for drop, c in zip(dropped.tolist(), batch.captions, strict=True)]
         return self.model.family.embed_text(captions)
 
     def _levels(self, positions: torch.Tensor, num_frames: int) -> torch.Tensor:

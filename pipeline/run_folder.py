@@ -30,6 +30,7 @@ FREE = (  # keys and sections that may differ on resume: they change where or ho
     "names.",
     "data.shards",  # may have moved; its index is compared instead
     "data.features",
+    "data.cache",
     "data.num_workers",
     "data.prefetch",
     "engine.num_processes",

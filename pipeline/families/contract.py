@@ -28,6 +28,12 @@ class LatentGrid:
     pixels: int
     patch: tuple[int, int, int]
 
+    def num_tokens(self, num_frames: int, height_px: int, width_px: int) -> tuple[int, int]:
+        """Visual tokens of a video, and their number with the frames that fill the last; raises as ``size``."""
+        t, h, w = self.size(num_frames, height_px, width_px)
+        per_frame = (h // self.patch[1]) * (w // self.patch[2])
+        return per_frame * t // self.patch[0], per_frame * -(-t // self.patch[0])
+
     def size(self, num_frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
         """Latent (t, h, w) of a video; raises InputError where the video does not fill the grid."""
         if num_frames < 1 or (num_frames - 1) % self.frames:
@@ -94,7 +100,24 @@ class Given:
         return Given(self.text.to(dtype), *rest)
 
 
-class Family(Protocol):
+class Frozen(Protocol):
+    """What is frozen around a transformer, without it. Weights are read at the first use, so that a training whose
+    every output of them is cached never reads them."""
+
+    grid: LatentGrid
+
+    def fingerprint(self) -> str:
+        """What ``encode`` and ``embed_text`` depend on, as a hash, had without reading whole weights (see
+        ``fingerprints.of_files``): what is cached under another one is never used."""
+
+    def encode(self, video: torch.Tensor) -> Encoded:
+        """f32[B,3,T,H,W] in [-1,1], whose first frame is also the picture of an image-to-video transformer."""
+
+    def embed_text(self, captions: Sequence[str]) -> torch.Tensor:
+        """f32[B,S,D]; the empty string is what a dropped caption becomes."""
+
+
+class Family(Frozen, Protocol):
     """One kind of video diffusion transformer, with what is frozen around it.
 
     ``sites`` are the modules (one per block, in order, each of hidden width ``width``) after whose output
@@ -107,7 +130,6 @@ class Family(Protocol):
     sites: tuple[nn.Module, ...]
     width: int
     latent_channels: int
-    grid: LatentGrid
     process: Process
     anchors: ClassVar[bool]
     pretrained: ClassVar[bool]
@@ -121,17 +143,16 @@ class Family(Protocol):
         """The family that ``save_frozen`` and the transformer's ``save_pretrained`` left in ``folder``; a
         pretrained one whose transformer was not changed is not there and comes from where it came first."""
 
+    @classmethod
+    def frozen(cls, config: FamilyConfig, folder: Path | None) -> Frozen:
+        """The frozen parts alone, of the family that ``load`` would give for ``folder``; None: of a pretrained one,
+        from where it comes."""
+
     def save_frozen(self, folder: Path) -> None:
         """Writes what is neither transformer nor identity and cannot be had elsewhere."""
 
-    def encode(self, video: torch.Tensor) -> Encoded:
-        """f32[B,3,T,H,W] in [-1,1], whose first frame is also the picture of an image-to-video transformer."""
-
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """f32[B,C,t,h,w] to f32[B,3,T,H,W] in [-1,1]; gradients pass."""
-
-    def embed_text(self, captions: Sequence[str]) -> torch.Tensor:
-        """f32[B,S,D]; the empty string is what a dropped caption becomes."""
 
     def velocity(self, latents: torch.Tensor, level: torch.Tensor, given: Given) -> torch.Tensor:
         """The transformer's estimate of the process's velocity, f32[B,C,t,h,w], at noise levels f32[B,t] in [0,1],

@@ -133,21 +133,44 @@ def timesteps_of(level: torch.Tensor, tokens_per_frame: int) -> torch.Tensor:
     return (level * TIMESTEPS).repeat_interleave(tokens_per_frame, 1)
 
 
-class TinyFamily:
+class TinyFrozen:
+    """``contract.Frozen``: the fitted codec, and words."""
+
+    def __init__(self, codec: PatchPCA, config: TinyConfig) -> None:
+        self.codec = codec
+        self.config = config
+        self.grid = LatentGrid(frames=1, pixels=config.patch_px, patch=(1, 1, 1))
+
+    def fingerprint(self) -> str:
+        """Of the codec's values, and of how words become vectors."""
+        known = self.codec.state_dict()
+        digest = hashlib.sha256(f"words {self.config.text_tokens} {self.config.text_dim}".encode())
+        for name in sorted(known):
+            digest.update(name.encode() + known[name].cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def encode(self, video: torch.Tensor) -> Encoded:
+        """f32[B,3,T,H,W] to f32[B,K,T,h,w]; in full precision whatever the transformer's."""
+        return Encoded(self.codec.to(video.device).encode(video.float()))
+
+    def embed_text(self, captions: Sequence[str]) -> torch.Tensor:
+        """f32[B,text_tokens,text_dim]."""
+        return embed_words(captions, self.config.text_tokens, self.config.text_dim)
+
+
+class TinyFamily(TinyFrozen):
     """``contract.Family`` over ``diffusers.WanTransformer3DModel``."""
 
     anchors: ClassVar[bool] = True
     pretrained: ClassVar[bool] = False
 
     def __init__(self, transformer: nn.Module, codec: PatchPCA, config: TinyConfig) -> None:
+        super().__init__(codec, config)
         self.transformer = transformer
-        self.codec = codec
-        self.config = config
         blocks = cast("Iterable[nn.Module]", transformer.blocks)
         self.sites = tuple(cast("nn.Module", block.attn2) for block in blocks)
         self.width = config.num_heads * config.head_dim
         self.latent_channels = config.latent_channels
-        self.grid = LatentGrid(frames=1, pixels=config.patch_px, patch=(1, 1, 1))
         self.process: Process = Flow(config.shift)
 
     @classmethod
@@ -178,24 +201,22 @@ class TinyFamily:
         """From an export folder."""
         from diffusers import WanTransformer3DModel
 
-        codec = PatchPCA(**load_file(folder / "autoencoder.safetensors"))
+        codec = cls.frozen(config, folder).codec
         return cls(WanTransformer3DModel.from_pretrained(folder / "transformer"), codec, config.tiny)
+
+    @classmethod
+    def frozen(cls, config: FamilyConfig, folder: Path | None) -> TinyFrozen:
+        """From an export folder; there is no other place."""
+        assert folder is not None, "the tiny family's codec is fitted per run"
+        return TinyFrozen(PatchPCA(**load_file(folder / "autoencoder.safetensors")), config.tiny)
 
     def save_frozen(self, folder: Path) -> None:
         """Writes ``autoencoder.safetensors``."""
         save_file(self.codec.state_dict(), folder / "autoencoder.safetensors")
 
-    def encode(self, video: torch.Tensor) -> Encoded:
-        """f32[B,3,T,H,W] to f32[B,K,T,h,w]; in full precision whatever the transformer's."""
-        return Encoded(self.codec.to(video.device).encode(video.float()))
-
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """f32[B,K,T,h,w] to f32[B,3,T,H,W], clamped to [-1,1]."""
         return self.codec.to(latents.device).decode(latents.float()).clamp(-1, 1)
-
-    def embed_text(self, captions: Sequence[str]) -> torch.Tensor:
-        """f32[B,text_tokens,text_dim]."""
-        return embed_words(captions, self.config.text_tokens, self.config.text_dim)
 
     def velocity(self, latents: torch.Tensor, level: torch.Tensor, given: Given) -> torch.Tensor:
         """The transformer guesses the clean latents x̂ from unit-variance input with its place beside it, and

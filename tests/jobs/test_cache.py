@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.records import F32, U8
+from data_prep.records import F32
 from jobs import config as configs
 from jobs.__main__ import main
 from jobs.train import recogniser_of
 from pipeline.config import TrainConfig
-from pipeline.data import Samples
+from pipeline.run_folder import read_metrics
+from pipeline.samples import Samples
 from tests.small_shards import make_shards
 from tests.waiting import until
 
@@ -61,23 +63,31 @@ def arguments(shards: Path, tmp_path: Path) -> list[str]:
 
 
 def written(folder: Path) -> dict[Path, int]:
-    """When each file of features was written; nothing else lies there."""
+    """When each file of the cache was written; nothing half-written and no log lies there."""
     files = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    assert all(path.suffix == ".npz" and not path.name.startswith(".") for path in files)
+    assert all(path.suffix in (".npz", ".safetensors", ".json") for path in files)
+    assert not list(folder.rglob(".*"))
     return files
 
 
-def never(crops: U8) -> tuple[F32, F32]:
-    raise AssertionError("embeddings were computed")
+def packs(folder: Path, kind: str) -> list[Path]:
+    return sorted(folder.glob(f"{kind}-*/*.safetensors"))
 
 
-def test_training_computes_no_embeddings_after_it(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def never(*_: object) -> tuple[F32, F32]:
+    raise AssertionError("computed although it is cached")
+
+
+def test_training_computes_nothing_after_it(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert main(["train", *arguments, f"run={tmp_path / 'without'}", "data.cache=off"]) == 0
+    shutil.rmtree(tmp_path / "features")
     assert main(["cache", *arguments]) == 0
-    assert f"{NUM_SAMPLES} samples" in (said := capsys.readouterr().out) and "24 computed" in said
+    said = capsys.readouterr().out
+    assert f"{NUM_SAMPLES} windows" in said and said.count("24 computed") == 2 and "25 computed" in said
     before = written(tmp_path / "features")
-    assert len(before) == NUM_SAMPLES
+    assert len([path for path in before if path.suffix == ".npz"]) == NUM_SAMPLES + 1  # and the outlines
 
     config = configs.load(TrainConfig, tmp_path / "small.yaml", ["run=none", *arguments[2:]])
     recogniser = recogniser_of(config)
@@ -88,28 +98,77 @@ def test_training_computes_no_embeddings_after_it(
         assert all(np.array_equal(vars(one)[name], vars(other)[name]) for name in vars(one))
     assert written(tmp_path / "features") == before
 
-    assert main(["train", *arguments, f"run={tmp_path / 'run'}"]) == 0
+    assert main(["train", *arguments, f"run={tmp_path / 'run'}", "data.cache=require"]) == 0
     assert written(tmp_path / "features") == before
+    curves = [read_metrics(tmp_path / run / "metrics.jsonl") for run in ("without", "run")]
+    assert [[line["loss"] for line in curve] for curve in curves][0] == [line["loss"] for line in curves[1]]
 
     capsys.readouterr()
-    assert main(["cache", *arguments]) == 0
-    assert "nothing to do" in capsys.readouterr().out
+    assert main(["cache", *arguments, "--check"]) == 0
+    assert capsys.readouterr().out.count("nothing to do") == 3
     assert written(tmp_path / "features") == before
 
 
 def test_only_what_is_missing_or_damaged_is_computed(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["cache", *arguments, "data.include_characters=[c03]"]) == 0
-    first = written(tmp_path / "features")
-    assert len(first) == NUM_SAMPLES // 2
-    damaged = min(first)
+    features = tmp_path / "features"
+    assert main(["cache", *arguments, "--only", "faces", "data.include_characters=[c03]"]) == 0
+    faces = {path: time for path, time in written(features).items() if path.parent != features}
+    assert len(faces) == NUM_SAMPLES // 2 and not packs(features, "latents")
+    damaged = min(faces)
     damaged.write_bytes(damaged.read_bytes()[:-40])
     assert main(["cache", *arguments]) == 0
     assert "13 computed" in capsys.readouterr().out
-    now = written(tmp_path / "features")
-    assert {path for path in first if now[path] != first[path]} == {damaged}
-    assert len(now) == NUM_SAMPLES
+    now = written(features)
+    assert {path for path in faces if now[path] != faces[path]} == {damaged}
+
+    cut_short, flipped = packs(features, "latents")[0], packs(features, "text")[0]
+    cut_short.write_bytes(cut_short.read_bytes()[:-8])
+    data = bytearray(flipped.read_bytes())
+    data[-9] ^= 1
+    flipped.write_bytes(data)
+    assert main(["cache", *arguments, "--dry-run"]) == 0
+    assert "nothing to do" in capsys.readouterr().out.splitlines()[-3]  # a flipped bit takes a closer look
+    assert main(["cache", *arguments, "--check", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "25 missing" in said and ("16 missing" in said or "8 missing" in said)
+    assert main(["cache", *arguments, "--check"]) == 0
+    assert main(["cache", *arguments, "--check"]) == 0
+    assert capsys.readouterr().out.count("nothing to do") == 4  # faces, and then all three
+
+
+def test_damage_that_training_meets_is_named_with_the_remedy(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cache", *arguments]) == 0
+    for path in packs(tmp_path / "features", "latents"):
+        data = bytearray(path.read_bytes())
+        for entry in range(len(data) // 2, len(data), 64):
+            data[entry] ^= 1
+        path.write_bytes(data)
+    assert main(["train", *arguments, f"run={tmp_path / 'run'}"]) == 2
+    said = capsys.readouterr().err
+    assert "is damaged (its checksum differs)" in said and "castbank cache with --check" in said
+
+
+def test_what_is_not_cached_is_named_with_the_command(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = [*arguments, f"run={tmp_path / 'run'}", "data.cache=require"]
+    assert main(["train", *run]) == 2
+    said = capsys.readouterr().err
+    command = f"castbank cache --config {tmp_path / 'run' / 'config.yaml'}"
+    assert "24 of 24 latents and 25 of 25 texts are not cached" in said and command in said
+    assert main(["cache", *arguments, "model.family.tiny.text_tokens=9"]) == 0  # of another model
+    assert main(["train", *run]) == 2
+    said = capsys.readouterr().err
+    assert "24 of 24 latents" in said and "what is there is of: dtype fp32, family tiny, fingerprint" in said
+    assert main(["cache", "--config", str(tmp_path / "run" / "config.yaml"), "--only", "text"]) == 0
+    assert main(["train", *run]) == 2
+    assert "24 of 24 latents and 0 of 25 texts" in capsys.readouterr().err
+    assert main(["cache", "--config", str(tmp_path / "run" / "config.yaml")]) == 0
+    assert main(["train", *run]) == 0
 
 
 def test_killed_and_run_again_it_goes_on(arguments: list[str], tmp_path: Path) -> None:
@@ -117,15 +176,17 @@ def test_killed_and_run_again_it_goes_on(arguments: list[str], tmp_path: Path) -
     command = [sys.executable, "-m", "jobs", "cache", *arguments, "--workers", "1"]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     process = subprocess.Popen(command, cwd=Path(__file__).parent.parent.parent, env=environment)
-    until(lambda: list(features.rglob("*.npz")) or process.poll() is not None, 200)
+    until(lambda: packs(features, "latents") or process.poll() is not None, 200)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    kept = {path: path.stat().st_mtime_ns for path in features.rglob("[!.]*.npz")}
-    assert kept
+    for left in features.glob(".*"):  # its log and the fitted codec
+        shutil.rmtree(left)
+    kept = written(features)
+    assert packs(features, "latents")
     assert main(["cache", *arguments]) == 0
-    now = {path: path.stat().st_mtime_ns for path in features.rglob("[!.]*.npz")}
-    assert len(now) == NUM_SAMPLES
+    now = written(features)
     assert {path: now[path] for path in kept} == kept
+    assert main(["train", *arguments, f"run={tmp_path / 'run'}", "data.cache=require"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -134,12 +195,21 @@ def test_killed_and_run_again_it_goes_on(arguments: list[str], tmp_path: Path) -
         (["data.shards=/none"], "no such folder"),
         (["data.frame_stride=0"], "data.frame_stride=0: must be at least 1"),
         (["data.num_frames=17"], "data.num_frames=17"),
-        (["data.features=/dev/null/none"], "data.features: face embeddings cannot be kept in"),
+        (["data.features=/dev/null/none"], "data.features: "),
         (["data.pack=missing"], "no pack is called 'missing'"),
         (["model.identity.embedding_dim=192"], "embeds in 512"),
         (["model.identity.max_cast=2"], "a sample shows 3 characters; set it to 3"),
         (["data.num_frame=1"], "did you mean 'data.num_frames'"),
         (["--workers", "-1"], "--workers: came -1"),
+        (["--batch", "0"], "--batch: came 0"),
+        (["data.flip=2"], "data.flip=2.0: must be from 0 to 1"),
+        (["data.buckets=[32x48]"], "data.buckets: came '32x48'; give FRAMESxHEIGHTxWIDTH"),
+        (["data.buckets=[3x32x48,3x32x48]"], "data.buckets: 3x32x48, 3x32x48: one comes twice"),
+        (["data.buckets=[3x64x96]"], "none of 24 samples fits one, such as sample-000, 9 frames of 32x48"),
+        (
+            ["data.buckets=[3x30x48]"],
+            "data.buckets: height_px: 30 does not fit this family; use a multiple of 16",
+        ),
     ],
 )
 def test_wrong_input_is_one_clear_line(

@@ -15,8 +15,10 @@ import torch
 
 from data_prep.records import F32, U8, InputError
 from pipeline.config import DataConfig
-from pipeline.data import Samples, Share, Stream, chosen_rows, collate, epoch_order
+from pipeline.data import Stream, collate
 from pipeline.features import Recogniser
+from pipeline.order import Share, epoch_order
+from pipeline.samples import Samples, chosen_rows
 from tests.small_shards import CASTS, COLOURS, HEIGHT, NUM_FRAMES, WIDTH, face, make_sample, make_shards
 
 DIM = 48
@@ -83,7 +85,8 @@ def test_epochs_are_permutations_that_differ() -> None:
 
 def test_every_epoch_shows_every_sample_once(shards: Path) -> None:
     samples = Samples(configured(shards), 3, RECOGNISER)
-    seen = [samples[position].key for position in range(24)]
+    order = samples.order(batch_size=4)
+    seen = [samples.at(order, position).key for position in range(24)]
     assert set(Counter(seen[:12]).values()) == set(Counter(seen[12:]).values()) == {1}
     assert seen[:12] != seen[12:]
 

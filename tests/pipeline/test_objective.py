@@ -18,7 +18,8 @@ MakeBatch = Callable[..., Batch]
 
 
 def rows(batch: Batch, at: slice) -> Batch:
-    return replace(batch, **{f.name: getattr(batch, f.name)[at] for f in fields(batch)})
+    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return replace(batch, **{name: value[at] for name, value in values.items() if value is not None})
 
 
 def test_it_answers_named_scalars(

@@ -1,0 +1,186 @@
+"""Training from the cache is training without it: the same losses, through the real objective, for each family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_prep.records import F32, U8
+from jobs.cache import items_of
+from jobs.cache_work import Asked, Chunk, Kind, Opened
+from jobs.train_samples import is_complete
+from pipeline import model as models
+from pipeline import objective
+from pipeline.batch import Batch
+from pipeline.config import (
+    DataConfig,
+    FamilyConfig,
+    IdentityConfig,
+    ModelConfig,
+    NoiseConfig,
+    TinyConfig,
+    TrainConfig,
+)
+from pipeline.data import Stream
+from pipeline.features import Recogniser
+from pipeline.model import Model
+from pipeline.order import Share
+from pipeline.samples import Samples
+from tests.small_shards import make_shards
+
+DIM, STEPS = 48, 6
+FAMILIES = {  # of each a model small enough, whose grid takes 3 frames of 32 x 48
+    "tiny": FamilyConfig(
+        "tiny",
+        TinyConfig(
+            patch_px=8,
+            latent_channels=24,
+            num_layers=1,
+            num_heads=2,
+            head_dim=24,
+            ffn_dim=32,
+            text_tokens=8,
+            text_dim=16,
+        ),
+    )
+}
+
+
+def embed(crops: U8) -> tuple[F32, F32]:
+    small = crops.reshape(len(crops), 4, 28, 4, 28, 3).mean((2, 4)).reshape(len(crops), DIM)
+    norms = np.linalg.norm(small, axis=1)
+    return np.asarray(small / norms[:, None], np.float32), np.asarray(norms, np.float32)
+
+
+RECOGNISER = Recogniser("means", embed, "a" * 64, DIM, min_norm=1.0)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shards(tmp_path_factory.mktemp("work") / "shards")
+
+
+def configured(shards: Path, features: Path, family: FamilyConfig, **changes: object) -> TrainConfig:
+    data = {"num_frames": 3, "frame_stride": 2, "num_workers": 0, "min_own_face_px": 8, **changes}
+    identity = IdentityConfig(
+        embedding_dim=DIM, tokens_per_character=2, width=16, encoder_layers=1, num_heads=2
+    )
+    return TrainConfig(
+        run="none",
+        batch_size=4,
+        model=ModelConfig(family=family, identity=identity, noise=NoiseConfig(text_drop=0.3)),
+        data=DataConfig(shards=str(shards), features=str(features), **data),  # type: ignore[arg-type]
+    )
+
+
+def cached(config: TrainConfig, model: Model, parts: Path) -> Opened:
+    """What castbank cache leaves, computed here; the codec is the model's."""
+    parts.mkdir(parents=True, exist_ok=True)
+    model.family.save_frozen(parts)
+    opened = Opened(Asked(config, RECOGNISER, parts, batch=3))
+    kinds: tuple[Kind, ...] = ("text", "faces", "latents")
+    for kind in kinds:
+        work: Callable[[Chunk], None] = getattr(opened, kind)
+        with torch.no_grad():
+            work(Chunk(b"", kind, tuple(items_of(opened, kind))))
+    return opened
+
+
+def batches(config: TrainConfig, samples: Samples, model: Model) -> list[Batch]:
+    share = Share(config.batch_size, 0, 1, 1)
+    stream = Stream(samples, share, range(STEPS), config.data, model.family.grid)
+    return [stream.next()[0] for _ in range(STEPS)]
+
+
+def losses(config: TrainConfig, model: Model, some: list[Batch]) -> list[dict[str, float]]:
+    made = objective.build(config.model, model, config.seed)
+    return [{name: value.item() for name, value in made(batch).items()} for batch in some]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"windows_per_sample": 2, "flip": 0.5}, {"buckets": ("3x32x48", "1x16x16"), "equal_tokens": True}],
+    ids=["middle", "windows", "buckets"],
+)
+def test_losses_from_the_cache_equal_those_without(
+    name: str, changes: dict[str, object], shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(shards, tmp_path / "features", FAMILIES[name], **changes)
+    without = Samples(config.data, config.seed, RECOGNISER)
+    model = models.create(config.model, without.videos(), config.seed)
+    with torch.no_grad():
+        for attention in model.identity.attentions:
+            attention.to_out.weight.normal_(0, 0.2)
+    plain = batches(config, without, model)
+    expected = losses(config, model, plain)
+
+    opened = cached(config, model, tmp_path / "parts")
+    samples = Samples(config.data, config.seed, RECOGNISER)
+    assert is_complete(config, samples, opened.cache, pytest.fail)
+    samples.read_from(opened.cache)
+    monkeypatch.setattr(type(model.family), "encode", never)
+    monkeypatch.setattr(type(model.family), "embed_text", never)
+    monkeypatch.setattr(Samples, "read", never)  # no shard is read
+    kept = batches(config, samples, model)
+    for one, other in zip(plain, kept, strict=True):
+        assert (one.keys, one.cast, one.captions) == (other.keys, other.cast, other.captions)
+        assert other.video is None and other.label_map is None
+        assert torch.equal(one.positions, other.positions) and torch.equal(one.own_faces, other.own_faces)
+    assert losses(config, model, kept) == expected
+
+
+def never(*_: object) -> None:
+    raise AssertionError("computed although it is cached")
+
+
+def test_half_precision_halves_latents_and_moves_losses_little(shards: Path, tmp_path: Path) -> None:
+    found = {}
+    sizes = {}
+    for dtype in ("fp32", "bf16"):
+        config = configured(shards, tmp_path / "features", FAMILIES["tiny"], latents_dtype=dtype)
+        samples = Samples(config.data, config.seed, RECOGNISER)
+        model = models.create(config.model, samples.videos(), config.seed)
+        opened = cached(config, model, tmp_path / "parts")
+        samples.read_from(opened.cache)
+        found[dtype] = losses(config, model, batches(config, samples, model))
+        item = opened.cache.read(samples.sample_row(0).sha256, samples.cut(0, 0))
+        sizes[dtype] = item.latents.numel() * item.latents.element_size()
+    assert sizes["fp32"] == 2 * sizes["bf16"]
+    for one, other in zip(found["fp32"], found["bf16"], strict=True):
+        assert one["loss"] != other["loss"]
+        assert one["loss"] == pytest.approx(other["loss"], rel=5e-3)
+
+
+@pytest.mark.parametrize("change", ["codec", "text", "frames", "window", "precision", "sample"], ids=str)
+def test_nothing_stale_is_read(change: str, shards: Path, tmp_path: Path) -> None:
+    config = configured(shards, tmp_path / "features", FAMILIES["tiny"])
+    samples = Samples(config.data, config.seed, RECOGNISER)
+    model = models.create(config.model, samples.videos(), config.seed)
+    cached(config, model, tmp_path / "parts")
+    tiny, data, parts = config.model.family.tiny, config.data, tmp_path / "parts"
+    if change == "codec":
+        model.family.codec.mean += 1e-3  # type: ignore[attr-defined]
+        model.family.save_frozen(parts)
+    if change == "text":
+        family = replace(config.model.family, tiny=replace(tiny, text_tokens=9))
+        config = replace(config, model=replace(config.model, family=family))
+    if change == "frames":
+        config = replace(config, data=replace(data, num_frames=2))
+    if change == "window":
+        config = replace(config, data=replace(data, windows_per_sample=3))
+    if change == "precision":
+        config = replace(config, data=replace(data, latents_dtype="bf16"))
+    if change == "sample":
+        other = make_shards(tmp_path / "others", 13)  # the 12 and one more
+        config = replace(config, data=replace(data, shards=str(other)))
+    opened = Opened(Asked(config, RECOGNISER, parts, batch=3))
+    texts, latents = opened.samples.missing(opened.cache)
+    all_latents = len(opened.samples.cuts())
+    assert texts == {"codec": 13, "text": 13, "sample": 1}.get(change, 0)
+    assert latents == {"sample": 1, "window": latents}.get(change, all_latents) and latents > 0
