@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from data_prep.records import InputError
+from pipeline.families.cogvideox import CogVideoXFamily
 from pipeline.families.contract import Family
 from pipeline.families.tiny import TinyFamily
 
-FAMILIES: dict[str, type[Family]] = {"tiny": TinyFamily}
+FAMILIES: dict[str, type[Family]] = {"cogvideox": CogVideoXFamily, "tiny": TinyFamily}
 
 
 def family_type(name: str) -> type[Family]:
