@@ -56,9 +56,7 @@ def make_model(folder: Path, name: str) -> Path:
         torch.manual_seed(4)
         tokenizer = make_tokenizer(folder.with_name(f"{folder.name}-vocabulary"))
         config = T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-        pipeline = (
-            diffusers.CogVideoXImageToVideoPipeline if kind.image else diffusers.CogVideoXPipeline
-        )(
+        pipeline = (diffusers.CogVideoXImageToVideoPipeline if kind.image else diffusers.CogVideoXPipeline)(
             tokenizer=tokenizer,
             text_encoder=T5EncoderModel(config),
             vae=make_codec(inverted=name == "1.5-i2v"),

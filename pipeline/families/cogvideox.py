@@ -22,7 +22,7 @@ from data_prep.records import InputError
 from pipeline.config import CogVideoXConfig, FamilyConfig
 from pipeline.families.contract import Encoded, Given, LatentGrid
 from pipeline.families.pretrained import DTYPES, Frozen, Layout, Pretrained, find
-from pipeline.processes import VPrediction
+from pipeline.processes import Process, VPrediction
 
 LAYOUT = Layout(
     family="cogvideox",
@@ -60,7 +60,9 @@ class CogVideoXFamily:
         self.latent_channels = int(shape.out_channels)
         self.pictured = shape.in_channels > shape.out_channels
         self.grid = grid_of(shape, source.config("vae"))
-        self.process = process_of(source)
+        levels = process_of(source)
+        self.process: Process = levels
+        self._timesteps = levels.timesteps
         self.codec = Frozen(lambda: _codec(source))
         self.text_encoder = Frozen(lambda: _text_encoder(source, DTYPES[config.frozen_dtype]))
 
@@ -137,11 +139,13 @@ class CogVideoXFamily:
                     f"{LAYOUT.knob} {self.source.name!r} makes videos of a picture and none is given; take a "
                     "text-to-video model, such as " + LAYOUT.example
                 )
-            cells = torch.cat([cells, self.grid.filled(given.channels)], 1)
+            # the picture lies beside the first frame, filled in or not, and zeros behind it (pipeline and training)
+            rest = (0, 0, 0, 0, 0, cells.shape[2] - given.channels.shape[2])
+            cells = torch.cat([cells, nn.functional.pad(given.channels, rest)], 1)
         answer: torch.Tensor = self.transformer(
             cells.transpose(1, 2),  # [B,t,C,h,w]
             given.text,
-            self.process.timesteps(level[:, 0]),
+            self._timesteps(level[:, 0]),
             ofs=latents.new_full((1,), OFFSET) if shape.ofs_embed_dim else None,
             image_rotary_emb=rotary(shape, cells),
             return_dict=False,
