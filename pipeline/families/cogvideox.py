@@ -20,7 +20,7 @@ from torch import nn
 
 from data_prep.records import InputError
 from pipeline.config import CogVideoXConfig, FamilyConfig
-from pipeline.families.contract import Encoded, Given, LatentGrid
+from pipeline.families.contract import Encoded, Given, LatentGrid, Outline
 from pipeline.families.pretrained import DTYPES, Frozen, Layout, Pretrained, find
 from pipeline.processes import Process, VPrediction
 
@@ -46,7 +46,6 @@ OFFSET = 2.0  # what 1.5's image-to-video transformer is told of ofs, always (it
 class CogVideoXFamily:
     """``contract.Family`` over ``diffusers.CogVideoXTransformer3DModel``."""
 
-    anchors: ClassVar[bool] = False
     pretrained: ClassVar[bool] = True
 
     def __init__(self, transformer: nn.Module, source: Pretrained, config: CogVideoXConfig) -> None:
@@ -58,13 +57,18 @@ class CogVideoXFamily:
         self.sites = tuple(cast("nn.Module", block.attn1) for block in blocks)
         self.width = int(shape.num_attention_heads * shape.attention_head_dim)
         self.latent_channels = int(shape.out_channels)
-        self.pictured = shape.in_channels > shape.out_channels
-        self.grid = grid_of(shape, source.config("vae"))
+        self.outline = outline_of(source)
+        self.grid = self.outline.grid
         levels = process_of(source)
         self.process: Process = levels
         self._timesteps = levels.timesteps
         self.codec = Frozen(lambda: _codec(source))
         self.text_encoder = Frozen(lambda: _text_encoder(source, DTYPES[config.frozen_dtype]))
+
+    @classmethod
+    def look(cls, config: FamilyConfig) -> Outline:
+        """What the folder's configurations say."""
+        return outline_of(find_model(config.cogvideox))
 
     @classmethod
     def create(cls, config: FamilyConfig, videos: Iterable[torch.Tensor], seed: int) -> Self:
@@ -98,7 +102,7 @@ class CogVideoXFamily:
         self.grid.size(*video.shape[2:])
         scale = float(self._codec_shape["scaling_factor"])
         latents = self._encoded(video) * scale
-        if not self.pictured:
+        if not self.outline.pictured:
             return Encoded(latents)
         # 1.5 was trained on first frames that were divided by what videos are multiplied with
         first = self._encoded(video[:, :, :1])
@@ -133,7 +137,7 @@ class CogVideoXFamily:
         """See the contract. Frames that do not fill tokens are filled by the first, whose answers are dropped; who
         trains or samples fills them before the noise, as the authors do."""
         shape, cells = cast("Any", self.transformer).config, self.grid.filled(latents)
-        if self.pictured:
+        if self.outline.pictured:
             if given.channels is None:
                 raise InputError(
                     f"{LAYOUT.knob} {self.source.name!r} makes videos of a picture and none is given; take a "
@@ -188,14 +192,16 @@ def find_model(config: CogVideoXConfig, noted: Path | None = None) -> Pretrained
     return source
 
 
-def grid_of(shape: Mapping[str, Any], codec: Mapping[str, Any]) -> LatentGrid:
-    """The grid of a transformer's and a codec's configuration."""
+def outline_of(source: Pretrained) -> Outline:
+    """Its grid, and whether it makes videos of a picture: that stands beside the noise, in channels of its own."""
+    shape, codec = source.config("transformer"), source.config("vae")
     pixels = 2 ** (len(codec["block_out_channels"]) - 1)
     patch = (shape.get("patch_size_t") or 1, shape["patch_size"], shape["patch_size"])
     only = None
     if shape.get("use_learned_positional_embeddings"):
         only = (shape["sample_frames"], shape["sample_height"] * pixels, shape["sample_width"] * pixels)
-    return LatentGrid(int(codec["temporal_compression_ratio"]), pixels, patch, only)
+    grid = LatentGrid(int(codec["temporal_compression_ratio"]), pixels, patch, only)
+    return Outline(grid, anchors=False, pictured=shape["in_channels"] > shape["out_channels"])
 
 
 def process_of(source: Pretrained) -> VPrediction:

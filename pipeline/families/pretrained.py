@@ -15,7 +15,6 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from data_prep.atomic import write_atomic
 from data_prep.records import InputError
 
 T = TypeVar("T", bound=nn.Module)
@@ -68,8 +67,8 @@ class Pretrained:
         missing = [part for part in listed if not self.has(part) or not (self.folder / part).is_dir()]
         if missing:
             raise InputError(
-                f"{self.layout.knob} {self.name!r}: no {', '.join(missing)} in {self.folder}; it takes a whole model "
-                f"in diffusers' layout with {', '.join(listed)} (not a single .safetensors file, nor one part)"
+                f"{self.layout.knob} {self.name!r}: no {', '.join(missing)} in {self.folder}; it takes a whole "
+                f"model in diffusers' layout with {', '.join(listed)} (not a .safetensors file, nor one part)"
             )
         for part in listed:
             found, allowed = self.index[part][-1], self.layout.parts.get(part, ())
@@ -100,9 +99,9 @@ class Pretrained:
             ) from error
 
     def note(self, folder: Path) -> None:
-        """Say in an export which snapshot of the hub it goes with."""
-        note = {"name": self.name, "commit": self.commit}
-        write_atomic(folder / NOTE, json.dumps(note, indent=2).encode())
+        """Say in an export, which is the caller's to commit, which snapshot of the hub it goes with."""
+        if self.commit:
+            (folder / NOTE).write_text(json.dumps({"name": self.name, "commit": self.commit}, indent=2))
 
 
 class Frozen(Generic[T]):
