@@ -196,12 +196,12 @@ def outline_of(source: Pretrained) -> Outline:
     """Its grid, and whether it makes videos of a picture: that stands beside the noise, in channels of its own."""
     shape, codec = source.config("transformer"), source.config("vae")
     pixels = 2 ** (len(codec["block_out_channels"]) - 1)
-    patch = (shape.get("patch_size_t") or 1, shape["patch_size"], shape["patch_size"])
+    patch = (shape.get("patch_size_t") or 1, *2 * (shape.get("patch_size", 2),))
     only = None
     if shape.get("use_learned_positional_embeddings"):
         only = (shape["sample_frames"], shape["sample_height"] * pixels, shape["sample_width"] * pixels)
     grid = LatentGrid(int(codec["temporal_compression_ratio"]), pixels, patch, only)
-    return Outline(grid, anchors=False, pictured=shape["in_channels"] > shape["out_channels"])
+    return Outline(grid, anchors=False, pictured=shape.get("in_channels", 16) > shape.get("out_channels", 16))
 
 
 def process_of(source: Pretrained) -> VPrediction:

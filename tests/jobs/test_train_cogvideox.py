@@ -15,9 +15,9 @@ from jobs import train_checks
 from jobs.__main__ import main
 from pipeline.config import TrainConfig
 from pipeline.run_folder import read_metrics
+from tests.small_cogvideox import TEXT_TOKENS, make_model
 from tests.small_shards import HEIGHT, NUM_FRAMES, WIDTH, make_shards
 from tests.small_training import Workplace, start, wait_until
-from tests.tiny_cogvideox import TEXT_TOKENS, make_model
 
 CONFIGS = sorted(Path("jobs/configs").glob("train_cogvideox*.yaml"))
 NUM_STEPS = 20

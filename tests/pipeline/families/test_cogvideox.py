@@ -19,7 +19,7 @@ from pipeline.families.contract import Given
 from pipeline.generate import Scene, generate
 from pipeline.model import Model
 from pipeline.noise import stream
-from tests.tiny_cogvideox import (
+from tests.small_cogvideox import (
     FRAMES,
     HEIGHT,
     KINDS,

@@ -17,7 +17,7 @@ from pipeline.config import CogVideoXConfig, FamilyConfig, IdentityConfig, Model
 from pipeline.families.contract import Given
 from pipeline.identity.attention import CastContext
 from pipeline.model import Model
-from tests.tiny_cogvideox import TEXT_TOKENS, make_model
+from tests.small_cogvideox import TEXT_TOKENS, make_model
 
 ModelOf = Callable[..., Model]
 IDENTITY = IdentityConfig(
