@@ -87,10 +87,12 @@ def sample(
     context = _context(model, scene, config, device)
     scheduler = family.process.scheduler()
     scheduler.set_timesteps(config.steps, device=device)
-    noise = torch.randn(1, family.latent_channels, *size, generator=stream(config.seed, 0, "generate"))
+    missing = family.grid.missing(size[0])
+    frames = (size[0] + missing, *size[1:])
+    noise = torch.randn(1, family.latent_channels, *frames, generator=stream(config.seed, 0, "generate"))
     latents, given = noise.to(device), start.latents.shape[2]
     for step, timestep in enumerate(scheduler.timesteps):
-        level = family.process.level_of(timestep).repeat(1, size[0])
+        level = family.process.level_of(timestep).repeat(1, frames[0])
         level[:, :given], latents[:, :, :given] = 0, start.latents
         velocity = model.velocity(latents, level, asked, context).float()
         if config.guidance != 1:
@@ -99,7 +101,7 @@ def sample(
         latents = scheduler.step(velocity, timestep, latents).prev_sample
         progress("sampling", step + 1, config.steps)
     latents[:, :, :given] = start.latents
-    return latents
+    return latents[:, :, missing:]
 
 
 def _start(model: Model, scene: Scene, config: GenerateConfig, device: torch.device) -> Encoded:

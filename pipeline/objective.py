@@ -57,9 +57,11 @@ class DiffusionObjective(nn.Module):
         with torch.no_grad():
             encoded, coverage = self._encoded(batch)
             given = Given(self._text(batch).to(encoded.latents.device), encoded.channels, encoded.image)
-            level = self._levels(positions, encoded.latents.shape[2])
-            eps = noise.noise_like(encoded.latents, seed, positions)
-            noisy, target = family.process.noisy(encoded.latents, eps, level)
+            clean = family.grid.filled(encoded.latents)
+            level = self._levels(positions, clean.shape[2])
+            eps = noise.noise_like(clean, seed, positions)
+            noisy, target = family.process.noisy(clean, eps, level)
+            coverage = family.grid.filled(coverage)
             takes_mask = noise.coins(seed, positions, "mask_loss", self.config.losses.mask_probability)
         velocity = self.model.velocity(noisy, level, given, context)
         return Prediction(
