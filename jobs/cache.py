@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jobs.progress import ProgressBar
     from pipeline.features import Recogniser
 
-SUMMARY = """Compute ahead what every epoch of castbank train needs alike: text embeddings, face embeddings, and, for
+SUMMARY = """Compute ahead what every epoch of castbank train needs alike: text embeddings, face embeddings and, for
 every window that training will take, video latents and the masks over their cells. Training with the same
 configuration then reads them (data.cache) and loads neither text encoder nor video codec; it learns the same.
 

@@ -155,16 +155,18 @@ def suggestions(training: Training) -> Iterator[Suggestion]:
 
 def _ladder(training: Training, card: int) -> Iterator[Suggestion]:
     engine = training.engine
-    offloaded = replace(engine, offload_optimizer=True)
+    offloaded = replace(engine, offload_optimizer="cpu")
     steps = [(training.checkpointing, engine, "")]
     if not training.checkpointing:
         steps.append((True, engine, "checkpointing"))
-    if not engine.offload_optimizer:
+    if engine.offload_optimizer == "none":
         steps.append((True, offloaded, "checkpointing, optimizer on the host"))
     for checkpointing, changed, words in steps:
         for gpus in GPUS:
             for stage in (0, 1, 2, 3):
-                if stage < 3 and (changed.offload_parameters or (changed.offload_optimizer and stage == 0)):
+                if stage < 3 and changed.offload_parameters != "none":
+                    continue
+                if stage == 0 and changed.offload_optimizer != "none":
                     continue
                 candidate = replace(
                     training,

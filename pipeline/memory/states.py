@@ -100,10 +100,10 @@ def _partitioned(counts: Counts, engine: EngineConfig, ranks: int) -> Bytes:
     converted = 4 * at_once if size == 2 else 0
     step = size * share * (stage < 3) + converted + 4 * at_once
     master, moments, host = 4 * share, 8 * share, 0
-    if engine.offload_optimizer:  # the step is then the host's; gradients are moved there as they are reduced
+    if engine.offload_optimizer != "none":  # so is the step; gradients move there as reduced
         host = master + moments + step + kept
         master, moments, step, kept = 0, 0, 0, 0
         gradients = trained if stage == 1 else 0
-    if engine.offload_parameters and stage == 3:
+    if engine.offload_parameters != "none" and stage == 3:
         host, trained, frozen = host + trained + frozen, 0, 0
     return Bytes(trained, frozen, master, moments, whole, gathered, gradients, kept, bucket, step, host)

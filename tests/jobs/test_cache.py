@@ -101,7 +101,8 @@ def test_training_computes_nothing_after_it(
     assert main(["train", *arguments, f"run={tmp_path / 'run'}", "data.cache=require"]) == 0
     assert written(tmp_path / "features") == before
     curves = [read_metrics(tmp_path / run / "metrics.jsonl") for run in ("without", "run")]
-    assert [[line["loss"] for line in curve] for curve in curves][0] == [line["loss"] for line in curves[1]]
+    first, second = ([line["loss"] for line in curve] for curve in curves)
+    assert first == second
 
     capsys.readouterr()
     assert main(["cache", *arguments, "--check"]) == 0

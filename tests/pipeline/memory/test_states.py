@@ -43,7 +43,7 @@ def test_stage_3_as_deepspeed_estimates_it(gpus: int) -> None:
 )
 def test_offloading_moves_the_optimizer_and_all_of_its_step(stage: int, dtype: str) -> None:
     engine = EngineConfig(zero_stage=stage, dtype=dtype)  # type: ignore[arg-type]
-    here, there = (states(COUNTS, replace(engine, offload_optimizer=o), 4) for o in (False, True))
+    here, there = (states(COUNTS, replace(engine, offload_optimizer=o), 4) for o in ("none", "cpu"))
     assert there.master == there.moments == there.step == there.kept_gradients == 0
     assert there.host == here.master + here.moments + here.step + here.kept_gradients
     assert there.trained == here.trained
