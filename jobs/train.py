@@ -264,7 +264,9 @@ def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting:
             wrapped, share = wrapped_engine(rank, config, found)
             first_step = found.step if found is not None else 0
             stream = Stream(samples, share, range(first_step, config.num_steps), config.data, grid)
-            return Trainer(recorded(rank, config), wrapped, stream, checkpoints, config).run(first_step)
+            watching = watches(rank, config, recogniser, wrapped_model)
+            trainer = Trainer(recorded(rank, config), wrapped, stream, checkpoints, config, watching)
+            return trainer.run(first_step)
     finally:
         engine.leave()
 

@@ -38,6 +38,10 @@ ALLOWED = {  # key: least and greatest value
     "stability.spike_window": (5, MANY),
     "tracking.num_samples": (0, MANY),
     "tracking.num_characters": (0, MANY),
+    "tracking.sample_every": (0, MANY),
+    "validation.every_steps": (0, MANY),
+    "validation.num_samples": (1, MANY),
+    "data.held_out": (0, 0.9),
     "model.identity.every": (1, MANY),
     "model.adapter.rank": (1, MANY),
     "model.adapter.learning_rate": (0, MANY),
@@ -61,6 +65,7 @@ def check(config: TrainConfig) -> None:
     from pipeline.families import family_type
 
     configs.check_ranges(config, ALLOWED)
+    check_validation(config)
     zero_config.check(config.engine)
     adapters.check(config.model.adapter)
     if config.checkpoints.keep_best and not config.checkpoints.best_of:
@@ -88,6 +93,21 @@ def check_data(config: TrainConfig) -> None:
     named = [Bucket.parse(text) for text in config.data.buckets]
     if len(set(named)) != len(named):
         raise InputError(f"data.buckets: {', '.join(map(str, named))}: one comes twice; give each once")
+
+
+def check_validation(config: TrainConfig) -> None:
+    """Raise InputError for a validation without samples, or at levels that are none."""
+    given = config.validation
+    if given.every_steps and not config.data.held_out:
+        raise InputError(
+            f"validation.every_steps={given.every_steps}: on what? Give data.held_out the share of samples to keep "
+            "from training, such as 0.05, or set every_steps to 0"
+        )
+    wrong = [level for level in given.levels if not 0 < level <= 1]
+    if given.every_steps and (wrong or not given.levels):
+        raise InputError(
+            f"validation.levels={list(given.levels)}: noise levels are above 0 and up to 1, and there must be one"
+        )
 
 
 def check_base(config: TrainConfig) -> None:

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from pipeline.objective import DiffusionObjective
     from pipeline.samples import Samples
 
-NUM_STEPS = 20  # of a sample video
-
 
 def finish(
     config: TrainConfig,
@@ -81,37 +79,11 @@ def finish(
 
 
 def make_samples(config: TrainConfig, model: Model, bank: IdentityBank, samples: Samples) -> list[Path]:
-    """Generate some samples' captions with their casts; the contact sheets show the real clips above, and a note
-    beside each says who should be seen, as that of castbank generate does."""
-    folder = Path(config.run) / "samples"
-    folder.mkdir(exist_ok=True)
+    """Videos of some samples' captions with the bank's characters, beside the real clips."""
     paths: list[Path] = []
-    count = min(config.tracking.num_samples, len(samples))
-    for index in (k * len(samples) // count for k in range(count)):
+    for index in chosen(config, samples):
         item = samples.load(index, index)
-        assert item.video is not None
-        num_frames, height_px, width_px, _ = item.video.shape
-        names = [config.names.get(character, character) for character in item.cast]
-        settings = GenerateConfig(
-            steps=NUM_STEPS, num_frames=num_frames, height_px=height_px, width_px=width_px
-        )
-        anchor = item.video[0] if model.family.outline.pictured else None
-        scene = Scene(item.caption, bank.cast(names), anchor=anchor)
-        video = encode_mp4(generate(model, scene, settings), settings.fps)
-        real, made = contact_sheet(item.video, num_frames), contact_sheet(decode_mp4(video), num_frames)
-        paths += [folder / f"{item.key}.mp4", folder / f"{item.key}.png"]
-        note = {"prompt": item.caption, "cast": names, "config": asdict(settings)}
-        note["video_sha256"] = hashlib.sha256(video).hexdigest()
-        write_atomic(folder / f"{item.key}.json", json.dumps(note, indent=2, ensure_ascii=False).encode())
-        paths[-2].write_bytes(video)
-        paths[-1].write_bytes(to_png(np.concatenate([real, made])))
+        names = names_of(config, item)
+        drawing = Drawn(item, bank.cast(names), names)
+        paths += drawing.write(drawing.video(model), Path(config.run) / "samples")
     return paths
-
-
-def to_png(image: U8) -> bytes:
-    """u8[H,W,3] RGB as a PNG file."""
-    import cv2
-
-    done, data = cv2.imencode(".png", image[..., ::-1])
-    assert done
-    return bytes(data)

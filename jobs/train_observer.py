@@ -69,6 +69,7 @@ class Observer:
         self._tracker.close("KILLED" if stopped else "FAILED" if kind else "FINISHED")
 
     def __call__(self, event: Any) -> None:
+        from jobs.train_pictures import Shown
         from pipeline.stability import Incident
         from pipeline.trainer import Note, StepDone
 
@@ -78,6 +79,8 @@ class Observer:
             self._bar("train", event.step, self._total, f"loss {event.scalars.get('loss', math.nan):.4f}")
         elif isinstance(event, Note | Incident):
             self.say(event.text)
+        elif isinstance(event, Shown):
+            self.show(event.path)
 
     def _catch_up(self) -> None:
         """Log the steps that were recorded by an attempt that died before telling; not before the first step, as
@@ -90,8 +93,9 @@ class Observer:
             self._tracker.log(int(line["step"]), line)
 
     def show(self, path: Path) -> None:
-        """A sample video or picture, for the tracker."""
-        self._tracker.artifact(path, "samples")
+        """A sample video or picture, for the tracker; those of a step in a folder of their own."""
+        inner = path.parent.name if path.parent.name.startswith("step-") else ""
+        self._tracker.artifact(path, f"samples/{inner}" if inner else "samples")
 
     def exported(self, folder: Path) -> None:
         """The finished export, for the tracker's registry of models."""

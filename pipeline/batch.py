@@ -82,7 +82,8 @@ def _moved(held: Held, device: torch.device | str) -> Held:
 
 
 class Objective(Protocol):
-    """An ``nn.Module`` that turns a batch into named scalars, of which ``loss`` is the one to minimise.
+    """An ``nn.Module`` that turns a batch into named scalars, of which ``loss`` is the one to minimise; what only
+    some batches tell of is a pair, f32[2] of a sum and a count (see ``curves``).
 
     All randomness is drawn from generators seeded by (``seed``, ``batch.positions``): same batch, same answer.
     """

@@ -152,6 +152,7 @@ class DataConfig:
     frame_stride: int = 4  # between them; 5 frames at 4 span a sample of 17; a longer one gives its middle
     include_characters: tuple[str, ...] = ()  # ids; a sample stays if it shows one of them; empty: all stay
     exclude_characters: tuple[str, ...] = ()  # ids; a sample that shows one of them is left out
+    held_out: float = 0.0  # share of the samples, by whole sources, that is kept from training for validation
     pack: str = "embedded"  # face pack whose recogniser the identity encoder reads
     # windows of each sample, drawn from (seed, key, k); epoch e shows number e mod this; 1: the middle
     windows_per_sample: int = 1
@@ -244,6 +245,15 @@ class StabilityConfig:
 
 
 @dataclass(frozen=True)
+class ValidationConfig:
+    """The loss of samples that are not trained on (data.held_out), always at the same noise levels."""
+
+    every_steps: int = 0  # updates between two looks; 0 is off
+    num_samples: int = 16  # of those held out, spread over them
+    levels: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)  # in (0, 1], each for every sample
+
+
+@dataclass(frozen=True)
 class TrackingConfig:
     """Where losses, parameters and pictures are seen."""
 
@@ -255,6 +265,7 @@ class TrackingConfig:
     num_characters: int = 12  # the most frequent ones, with an error curve of their own
     flush_s: float = 2.0  # between sends; everything is on disk at once and sent in batches
     num_samples: int = 2  # videos generated at the end, beside the clips whose cast and caption they share
+    sample_every: int = 0  # updates between such videos while training goes on; 0: only at the end
     max_wait_s: float = 60.0  # at the end, for a server that does not answer; the rest stays on disk
     max_wait_stopped_s: float = (
         10.0  # the same on a stop: schedulers kill after 30 s; the next start sends it
@@ -278,4 +289,5 @@ class TrainConfig:
     ema: EmaConfig = field(default_factory=EmaConfig)
     stability: StabilityConfig = field(default_factory=StabilityConfig)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)

@@ -45,6 +45,7 @@ from data_prep.records import InputError
 from pipeline.batch import Batch
 from pipeline.checkpoints import write_text
 from pipeline.config import EmaConfig, EngineConfig
+from pipeline.curves import divided
 from pipeline.ema import NAME, Ema, Fragment, fragments, read_whole, save_fragments
 from pipeline.host_copy import to_host
 from pipeline.optimizer import FiniteSteps
@@ -154,8 +155,22 @@ class Engine:
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The objective's named scalars; under bf16 its matrix products run in bf16."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._config.dtype == "bf16"):
+        with self.precision():
             scalars: dict[str, torch.Tensor] = self._engine(batch)
+        return scalars
+
+    def precision(self) -> torch.autocast:
+        """A block whose matrix products run in the configured precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._config.dtype == "bf16")
+
+    def evaluate(self, batch: Batch, level: float) -> dict[str, torch.Tensor]:
+        """The objective's scalars of a batch at one noise level, without gradients; for every rank."""
+        self._engine.eval()
+        try:
+            with torch.no_grad(), self.precision():
+                scalars: dict[str, torch.Tensor] = self._engine(batch.to(self.device), level)
+        finally:
+            self._engine.train()
         return scalars
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -192,17 +207,32 @@ class Engine:
     def mean(self, parts: Sequence[Mapping[str, torch.Tensor]], flag: bool) -> tuple[dict[str, float], bool]:
         """Means of named scalars over accumulated passes and ranks, and whether any rank raised its flag.
 
-        One all-reduce a step: what the ranks must agree on travels with what they log.
+        A pair of a sum and a count is added up and divided, or left out where nothing was counted. One all-reduce
+        a step: what the ranks must agree on travels with what they log.
         """
+        share = 1 / (len(parts) * dist.get_world_size())
+        totals = self._added(parts, share, flag)
+        flags = totals.pop("")[0]
+        means = {name: values[0] for name, values in totals.items() if len(values) == 1}
+        pairs = {name: (values[0], values[1]) for name, values in totals.items() if len(values) == 2}
+        return means | divided(pairs), flags > 0
+
+    def _added(
+        self, parts: Sequence[Mapping[str, torch.Tensor]], share: float, flag: bool
+    ) -> dict[str, list[float]]:
+        """Sums over passes and ranks, scalars times ``share``, pairs as they are; under no name the flags."""
         names = sorted(parts[0])
-        rows = [torch.stack([part[name].float() for name in names]) for part in parts]
+        sizes = [1, *(parts[0][name].numel() for name in names)]
+        flat = [torch.cat([part[n].float().reshape(-1) for n in names]) for part in parts] if names else []
+        shares = [share if part.ndim == 0 else 1.0 for part in (parts[0][n] for n in names)]
+        weights = torch.tensor(shares, device=self.device).repeat_interleave(
+            torch.tensor(sizes[1:], device=self.device)
+        )
         raised = torch.tensor([float(flag)], device=self.device)
-        total = torch.cat([torch.stack(rows).mean(0), raised])
+        total = torch.cat([raised, *([torch.stack(flat).sum(0) * weights] if flat else [])])
         dist.all_reduce(total)
-        *sums, flags = total.tolist()
-        return {
-            name: value / dist.get_world_size() for name, value in zip(names, sums, strict=True)
-        }, flags > 0
+        values = total.split(sizes)
+        return {name: value.tolist() for name, value in zip(["", *names], values, strict=True)}
 
     def gradient_norm(self) -> float:
         """L2 norm of the last update's gradient before clipping; infinite where the gradient was not finite."""

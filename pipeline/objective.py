@@ -6,6 +6,7 @@ dict whose ``loss`` it minimises.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -13,58 +14,75 @@ from torch import nn
 
 from pipeline import noise
 from pipeline.batch import Batch
-from pipeline.config import ModelConfig
+from pipeline.config import ModelConfig, NoiseConfig
+from pipeline.curves import by_character, by_level
 from pipeline.families.contract import Encoded, Given
 from pipeline.identity.attention import CastContext
-from pipeline.losses import LOSSES, Prediction, router_accuracy
+from pipeline.losses import LOSSES, Prediction, mask_errors, router_accuracy
 from pipeline.model import Model
 
 
 class DiffusionObjective(nn.Module):
     """``pipeline.batch.Objective`` over a model: the transformer's and the identity network's parameters."""
 
-    def __init__(self, config: ModelConfig, model: Model, seed: int) -> None:
+    def __init__(self, config: ModelConfig, model: Model, seed: int, shown: Sequence[str] = ()) -> None:
+        """``shown``: characters with an error curve of their own."""
         super().__init__()
         self.config = config
         self.model = model
         self.seed = seed
+        self.shown = tuple(shown)
 
-    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """Scalars: loss, loss_NAME for each loss with a weight, router_accuracy, and cross_face_share, the share of
-        characters that were shown a face from outside their sample."""
-        references = noise.choose_references(self.config.noise, self.seed, batch)
-        context = self._context(batch, references)
-        prediction = self._predict(batch, context)
+    def forward(self, batch: Batch, level: float | None = None) -> dict[str, torch.Tensor]:
+        """Scalars: loss, loss_NAME for each loss with a weight, router_accuracy, cross_face_share, the share of
+        characters that were shown a face from outside their sample, and visual_tokens, of a sample; and pairs (see ``curves``): loss_diffusion by
+        noise level, mask_error by character. With a ``level`` all samples are at that one, and nothing is dropped.
+        """
+        drawn = self.config.noise
+        if level is not None:
+            drawn = replace(drawn, text_drop=0.0, cast_drop=0.0, cross_face=1.0, anchor=0.0)
+        references = noise.choose_references(drawn, self.seed, batch)
+        context = self._context(batch, references, drawn)
+        prediction, levels = self._predict(batch, context, drawn, level)
         scalars: dict[str, torch.Tensor] = {}
+        curves = by_character("mask_error", *mask_errors(prediction), batch.cast, self.shown)
         total = prediction.velocity.new_zeros((), dtype=torch.float32)
         for name, loss in LOSSES.items():
             weight: float = getattr(self.config.losses, name)
             if weight > 0:
-                scalars[f"loss_{name}"] = loss(prediction).mean()
+                values = loss(prediction)
+                if name == "diffusion":
+                    curves |= by_level("loss_diffusion", values, levels.amax(1))
+                scalars[f"loss_{name}"] = values.mean()
                 total = total + weight * scalars[f"loss_{name}"]
         characters = batch.cast_mask.sum(1).clamp(min=1)
         share = (references.outside.sum(1) / characters).mean()
-        accuracy = router_accuracy(prediction).mean()
-        return {"loss": total, **scalars, "router_accuracy": accuracy, "cross_face_share": share}
+        scalars |= {"router_accuracy": router_accuracy(prediction).mean(), "cross_face_share": share}
+        scalars["visual_tokens"] = total.new_tensor(float(prediction.token_coverage.shape[-1]))
+        return {"loss": total, **scalars, **curves}
 
-    def _context(self, batch: Batch, references: noise.ChosenReferences) -> CastContext:
+    def _context(self, batch: Batch, references: noise.ChosenReferences, drawn: NoiseConfig) -> CastContext:
         tokens = self.model.identity(references.embeddings, references.mask)
-        dropped = noise.coins(self.seed, batch.positions, "cast_drop", self.config.noise.cast_drop)
+        dropped = noise.coins(self.seed, batch.positions, "cast_drop", drawn.cast_drop)
         return self.model.identity.context(tokens, batch.cast_mask, (~dropped).float())
 
-    def _predict(self, batch: Batch, context: CastContext) -> Prediction:
+    def _predict(
+        self, batch: Batch, context: CastContext, drawn: NoiseConfig, fixed: float | None
+    ) -> tuple[Prediction, torch.Tensor]:
+        """What the model answers, and the noise levels f32[B,t] that it was asked at."""
         family, seed, positions = self.model.family, self.seed, batch.positions
         with torch.no_grad():
             encoded, coverage = self._encoded(batch)
-            given = Given(self._text(batch).to(encoded.latents.device), encoded.channels, encoded.image)
+            text = self._text(batch, drawn.text_drop).to(encoded.latents.device)
+            given = Given(text, encoded.channels, encoded.image)
             clean = family.grid.filled(encoded.latents)
-            level = self._levels(positions, clean.shape[2])
+            level = self._levels(positions, clean.shape[2], drawn, fixed)
             eps = noise.noise_like(clean, seed, positions)
             noisy, target = family.process.noisy(clean, eps, level)
             coverage = family.grid.filled(coverage)
             takes_mask = noise.coins(seed, positions, "mask_loss", self.config.losses.mask_probability)
         velocity = self.model.velocity(noisy, level, given, context)
-        return Prediction(
+        prediction = Prediction(
             velocity=velocity,
             target=target,
             counted=(level > 0).float(),
@@ -73,6 +91,7 @@ class DiffusionObjective(nn.Module):
             routing=tuple(context.routing[layer] for layer in sorted(context.routing)),
             takes_mask=takes_mask,
         )
+        return prediction, level
 
     def _encoded(self, batch: Batch) -> tuple[Encoded, torch.Tensor]:
         """What the frozen parts make of the videos, and each character's coverage f32[B,N,t,h,w]; from the cache
@@ -88,22 +107,25 @@ class DiffusionObjective(nn.Module):
         )  # in the layout of what comes from a cache: sums are taken in its order
         return replace(encoded, latents=encoded.latents.contiguous()), coverage
 
-    def _text(self, batch: Batch) -> torch.Tensor:
+    def _text(self, batch: Batch, drop: float) -> torch.Tensor:
         """Text embeddings f32[B,S,D], of nothing where the caption is dropped."""
-        dropped = noise.coins(self.seed, batch.positions, "text_drop", self.config.noise.text_drop)
+        dropped = noise.coins(self.seed, batch.positions, "text_drop", drop)
         if batch.frozen is not None:
             return batch.frozen.texts(dropped)
         captions = ["" if drop else c for drop, c in zip(dropped.tolist(), batch.captions, strict=True)]
         return self.model.family.embed_text(captions)
 
-    def _levels(self, positions: torch.Tensor, num_frames: int) -> torch.Tensor:
+    def _levels(
+        self, positions: torch.Tensor, num_frames: int, drawn: NoiseConfig, fixed: float | None
+    ) -> torch.Tensor:
         """Noise levels f32[B,t] per latent frame, 0 at the first one of a sample that is anchored."""
-        drawn = self.config.noise
+        if fixed is not None:
+            return torch.full((len(positions), num_frames), fixed, device=positions.device)
         level = noise.noise_levels(drawn, self.seed, positions, self.model.family.process)
         anchors = noise.coins(self.seed, positions, "anchor", drawn.anchor if num_frames > 1 else 0.0)
         return noise.anchored(level, anchors, num_frames)
 
 
-def build(config: ModelConfig, model: Model, seed: int) -> DiffusionObjective:
+def build(config: ModelConfig, model: Model, seed: int, shown: Sequence[str] = ()) -> DiffusionObjective:
     """The objective of a run; ``seed`` and each sample's position decide all that is drawn."""
-    return DiffusionObjective(config, model, seed)
+    return DiffusionObjective(config, model, seed, shown)

@@ -25,6 +25,7 @@ from pipeline.features import (
 from pipeline.frozen import EMPTY, FrozenCache, FrozenItem, latents_name
 from pipeline.order import Order
 from pipeline.outlines import outlines_of
+from pipeline.validation import held_out
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,10 @@ class Item:
 class Samples:
     """The samples that a run trains on, each in as many variants as ``data.windows_per_sample``."""
 
-    def __init__(self, config: DataConfig, seed: int, recogniser: Recogniser) -> None:
-        """Open the shards and choose.
+    def __init__(
+        self, config: DataConfig, seed: int, recogniser: Recogniser, validation: bool = False
+    ) -> None:
+        """Open the shards and choose; for ``validation`` those that training leaves out.
 
         Raises:
             InputError: no such folder, unfinished shards, an unknown character, nothing left to train on, or
@@ -58,7 +61,7 @@ class Samples:
         asked = f"least {config.min_own_face_px} margin {OWN_FACE_MARGIN}"
         self.store = FeatureStore(features_folder(config), recogniser, asked)
         self._outlines: tuple[Outline, ...] | None = None
-        rows = chosen_rows(self.shards, config)
+        rows = part_of(self.shards, chosen_rows(self.shards, config), (config, seed), validation)
         if config.buckets:
             self.know_outlines()
         self.buckets, self.rows, self.left_out = self._sorted(rows)
@@ -260,6 +263,15 @@ def chosen_rows(shards: ShardSet, config: DataConfig) -> tuple[int, ...]:
             "data.include_characters or data.exclude_characters, or prepare more clips"
         )
     return rows
+
+
+def part_of(
+    shards: ShardSet, rows: tuple[int, ...], asked: tuple[DataConfig, int], validation: bool
+) -> tuple[int, ...]:
+    """Of some index rows those to train on, or those of held-out sources; ``asked``: configuration and seed."""
+    config, seed = asked
+    kept = held_out([shards.rows[row] for row in rows], config.held_out, seed)
+    return tuple(row for row in rows if (shards.rows[row].source_id in kept) == validation)
 
 
 def _few(names: Sequence[str], most: int = 12) -> str:

@@ -8,13 +8,13 @@ arXiv 2204.02311, appendix B): what activation checkpointing does again is not c
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 PASSES_PER_STEP = 3
+TRAINED = ("transformer", "encoder")  # identity attention runs inside the transformer
 # Dense bf16 operations per second, in the order they are looked for in the device's name (vendors' data sheets).
 PEAK_BF16 = {
     "H200": 989e12,
@@ -35,40 +35,44 @@ def peak_of(device_name: str) -> float | None:
     return next((peak for part, peak in PEAK_BF16.items() if part in device_name), None)
 
 
-def forward_operations(forward: Callable[[], object]) -> int:
-    """Floating-point operations of one call, counted while it runs; matrix products and convolutions only."""
+def forward_operations(forward: Callable[[], object], inside: Sequence[str]) -> int:
+    """Floating-point operations of one call, counted while it runs: matrix products and convolutions within the
+    modules that are called by one of the names ``inside``, frozen codecs and encoders thus left out."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         forward()
-    return int(counter.get_total_flops())
+    counts = counter.get_flop_counts()
+    return sum(sum(ops.values()) for name, ops in counts.items() if name.rpartition(".")[2] in inside)
 
 
-@dataclass(frozen=True)
-class Work:
-    """What one rank does in a step. samples, tokens: visual tokens over all its samples; operations: of its
-    forward passes, 0 where they were not counted."""
+class Speedometer:
+    """What a training does per second, over all ranks."""
 
-    samples: int
-    tokens: int
-    operations: int = 0
+    def __init__(self, world: int, device: torch.device) -> None:
+        self._world, self._device = world, device
+        self._per_token: float | None = None
 
+    def count(self, forward: Callable[[], object], num_tokens: float) -> None:
+        """Count the operations of one forward pass over so many visual tokens, the first time that it is asked."""
+        if self._per_token is None:
+            self._per_token = forward_operations(forward, TRAINED) / num_tokens
 
-def figures(work: Work, world: int, seconds: float, device: torch.device) -> dict[str, float]:
-    """Per-second figures of a step over all ranks, and this rank's memory in MB.
+    def figures(self, num_samples: int, num_tokens: float, seconds: float) -> dict[str, float]:
+        """Of one step, in which this rank had so many samples and visual tokens; memory of this rank in MB.
 
-    ``model_flops_utilisation`` in [0,1] is there for devices whose peak is known.
-    """
-    shown = {
-        "samples_per_s": work.samples * world / seconds,
-        "tokens_per_s": work.tokens * world / seconds,
-        "memory_mb": _memory_mb(device),
-    }
-    if work.operations:
-        done = work.operations * PASSES_PER_STEP / seconds
-        shown["model_tflops_per_s"] = done * world / 1e12
-        peak = peak_of(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-        if peak is not None:
-            shown["model_flops_utilisation"] = done / peak
-    return shown
+        ``model_flops_utilisation`` in [0,1] is there for devices whose peak is known.
+        """
+        shown = {
+            "samples_per_s": num_samples * self._world / seconds,
+            "tokens_per_s": num_tokens * self._world / seconds,
+            "memory_mb": _memory_mb(self._device),
+        }
+        if self._per_token is not None:
+            done = self._per_token * num_tokens * PASSES_PER_STEP / seconds
+            shown["model_tflops_per_s"] = done * self._world / 1e12
+            name = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else ""
+            if (peak := peak_of(name)) is not None:
+                shown["model_flops_utilisation"] = done / peak
+        return shown
 
 
 def _memory_mb(device: torch.device) -> float:

@@ -10,10 +10,10 @@ import hashlib
 import math
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from pipeline.engine import Engine, gather
 from pipeline.optimizer import learning_rate_scale
 from pipeline.rank import EXIT_REQUEUE, Rank
 from pipeline.stability import NonFinite, Pass, SpikeDetector, nonfinite, spike
+from pipeline.throughput import Speedometer
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,35 @@ class Note:
     text: str
 
 
+class Watch(Protocol):
+    """Somebody who looks at the weights now and then; on every rank, as what one asks needs all."""
+
+    def due(self, step: int) -> bool:
+        """Whether to look after so many updates."""
+
+    def run(self, engine: Engine, step: int, beat: Callable[[], None]) -> Mapping[str, torch.Tensor]:
+        """Look: pairs (see ``curves``) by the same names on every rank. ``beat`` says that it is not stuck."""
+
+
 class Trainer:
     """One rank's part in a training."""
 
     def __init__(
-        self, rank: Rank, engine: Engine, stream: Stream, checkpoints: Checkpoints, config: TrainConfig
+        self,
+        rank: Rank,
+        engine: Engine,
+        stream: Stream,
+        checkpoints: Checkpoints,
+        config: TrainConfig,
+        watches: Sequence[Watch] = (),
     ) -> None:
         self._rank, self._engine, self._stream = rank, engine, stream
         self._checkpoints, self._config = checkpoints, config
         self._spikes, self._nonfinite = SpikeDetector(config.stability), NonFinite(config.stability)
         self._last: dict[str, float] = {}  # every scalar as it was last logged
         self._passes: list[Pass] = []  # of the step
+        self._watches = watches
+        self._speed = Speedometer(rank.world, engine.device)
 
     def run(self, first_step: int) -> int:
         """Train from ``first_step`` to the end; 0, or 75 where a signal asked to stop and a checkpoint is written.
@@ -103,10 +122,21 @@ class Trainer:
                 raise FloatingPointError(
                     f"{incident.text}; lower the learning rate, or leave these samples out"
                 )
+        scalars |= self._look(done)
         if self._config.stability.on_nonfinite == "skip":
             scalars |= {"skipped": float(not made)}
         self._last |= scalars
         self._report(StepDone(done, {name: v for name, v in scalars.items() if math.isfinite(v)}))
+
+    def _look(self, done: int) -> dict[str, float]:
+        """What is found by those whose turn it is; they see the averaged weights."""
+        found: dict[str, float] = {}
+        for watch in self._watches:
+            if watch.due(done):
+                with self._engine.averaged():
+                    pairs = watch.run(self._engine, done, lambda: self._rank.beat("train", done))
+                found |= self._engine.mean([pairs], False)[0]
+        return found
 
     def _report(self, event: Any) -> None:
         if self._rank.index == 0:
@@ -150,6 +180,11 @@ class Trainer:
             "learning_rate_scale": scale,
             "gradient_norm": self._engine.gradient_norm(),
         }
+        num_samples = sum(len(batch.keys) for batch in batches)
+        num_tokens = means.get("visual_tokens", 0.0) * num_samples
+        if num_tokens:
+            self._speed.count(lambda: self._engine.evaluate(batches[0], 0.5), num_tokens / len(batches))
+        own |= self._speed.figures(num_samples, num_tokens, spent_s)
         return means | own, stopping
 
     def _pass(self, batch: Batch) -> dict[str, torch.Tensor]:
