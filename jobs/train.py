@@ -33,7 +33,8 @@ SUMMARY = """Train a video diffusion transformer and its identity bank on shards
 
 The run's folder holds the resolved configuration, metrics, checkpoints and, at the end, the export. The same
 command after an interruption goes on from the last checkpoint, exactly. SIGTERM and SIGUSR1 checkpoint and exit
-with 75 (run it again); Ctrl-C checkpoints too; a second Ctrl-C ends at once."""
+with 75 (run it again); Ctrl-C checkpoints too; a second Ctrl-C ends at once. For a first look: --dry-run, then
+--overfit 4."""
 
 EXAMPLE = "castbank train --config jobs/configs/train_tiny.yaml run=runs/first data.shards=shards"
 PRELOAD = ("pipeline.engine", "diffusers")  # imported once for all ranks
@@ -41,6 +42,12 @@ PRELOAD = ("pipeline.engine", "diffusers")  # imported once for all ranks
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
+    parser.add_argument(
+        "--dry-run", action="store_true", help="make two updates, say what it takes, write nothing"
+    )
+    parser.add_argument(
+        "--overfit", type=int, metavar="N", help="the same as data.overfit=N, for a first look"
+    )
     knobs.add_arguments(parser, TrainConfig, EXAMPLE)
 
 
@@ -49,15 +56,17 @@ def run(args: argparse.Namespace) -> int:
     from jobs.train_place import Surroundings
     from pipeline.rank import LeaveError
 
-    config = configs.load(TrainConfig, args.config, args.overrides)
+    overfit = [] if args.overfit is None else [f"data.overfit={args.overfit}"]
+    config = configs.load(TrainConfig, args.config, [*args.overrides, *overfit])
     check(config)
     around, recogniser = Surroundings.of(os.environ), recogniser_of(config)
     try:
-        return (
-            run_one_rank(config, recogniser, around)
-            if around.launched
-            else run_all(config, recogniser, around)
-        )
+        if args.dry_run:
+            from jobs.train_trial import run_dry
+
+            return run_dry(config, recogniser, around)
+        start = run_one_rank if around.launched else run_all
+        return start(config, recogniser, around)
     except LeaveError as error:
         sys.stderr.write(f"castbank train: {error}\n")
         return 1
@@ -160,7 +169,11 @@ def run_first(
             observer.code = start(observer)
         finally:
             around.fence.check()  # an attempt that is over tells the tracker nothing either
-        if observer.code == 0:
+        if observer.code == 0 and config.data.overfit:
+            sys.stdout.write(
+                f"trained {config.num_steps} steps on {len(samples)} samples alone; no export is made of that\n"
+            )
+        elif observer.code == 0:
             from jobs.train_finish import finish
 
             export = partial(beat, "export", config.num_steps)
@@ -255,7 +268,7 @@ def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting:
         peers = Peers(rank.index, rank.world, engine.gather, behind)
         with Checkpoints(Path(config.run) / "checkpoints", config.checkpoints, peers) as checkpoints:
             found = checkpoints.newest(lambda text: rank.report(Note(text)))
-            wrapped, share = wrapped_engine(rank, config, found)
+            wrapped, share, _ = wrapped_engine(rank, config, found)
             first_step = found.step if found is not None else 0
             samples = Samples(config.data, config.seed, recogniser)
             stream = Stream(samples, share, range(first_step, config.num_steps), config.data)
@@ -264,8 +277,11 @@ def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting:
         engine.leave()
 
 
-def wrapped_engine(rank: Rank, config: TrainConfig, found: Checkpoint | None) -> tuple[Engine, Share]:
-    """The engine of a rank, as the checkpoint left it where there is one, and what the rank takes of each batch."""
+def wrapped_engine(
+    rank: Rank, config: TrainConfig, found: Checkpoint | None
+) -> tuple[Engine, Share, DiffusionObjective]:
+    """The engine of a rank, as a checkpoint left it where there is one; what the rank takes of each batch; and the
+    objective inside."""
     from pipeline import adapters, engine
     from pipeline.data import Share
     from pipeline.optimizer import adamw
@@ -283,7 +299,7 @@ def wrapped_engine(rank: Rank, config: TrainConfig, found: Checkpoint | None) ->
     wrapped = engine.Engine(objective, optimizer, config.engine, share.micro, universal, config.ema)
     if found is not None:
         wrapped.load(found.folder)
-    return wrapped, share
+    return wrapped, share, objective
 
 
 def left(word: Word) -> int:

@@ -20,6 +20,7 @@ ALLOWED = {  # key: least and greatest value
     "batch_size": (1, MANY),
     "data.num_frames": (1, MANY),
     "data.frame_stride": (1, MANY),
+    "data.overfit": (0, MANY),
     "data.num_workers": (0, MANY),
     "data.prefetch": (1, MANY),
     "engine.num_processes": (1, MANY),

@@ -152,6 +152,7 @@ class DataConfig:
     frame_stride: int = 4  # between them; 5 frames at 4 span a sample of 17; a longer one gives its middle
     include_characters: tuple[str, ...] = ()  # ids; a sample stays if it shows one of them; empty: all stay
     exclude_characters: tuple[str, ...] = ()  # ids; a sample that shows one of them is left out
+    overfit: int = 0  # only the first so many samples, over and over in one order, and no export; 0: all
     pack: str = "embedded"  # face pack whose recogniser the identity encoder reads
     features: str = ""  # folder of cached face embeddings; empty: SHARDS.features, beside the shards
     min_own_face_px: int = 16  # shorter side of a face cropped from the sample's own frames

@@ -108,6 +108,7 @@ class Samples(Dataset[Item]):
 
     def __getitem__(self, position: int) -> Item:
         epoch, place = divmod(position, len(self.rows))
+        epoch = 0 if self._config.overfit else epoch  # the same order each time
         return self.load(epoch_order(self._keys, self._seed, epoch)[place], position)
 
     def load(self, index: int, position: int) -> Item:
@@ -192,7 +193,7 @@ def chosen_rows(shards: ShardSet, config: DataConfig) -> tuple[int, ...]:
             f"data.shards {config.shards!r}: none of {len(shards)} samples is left to train on; widen "
             "data.include_characters or data.exclude_characters, or prepare more clips"
         )
-    return rows
+    return rows[: config.overfit] if config.overfit else rows
 
 
 def _few(names: Sequence[str], most: int = 12) -> str:
