@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,18 +15,13 @@ from data_prep.records import InputError
 from jobs import config as configs
 from jobs import knobs
 from jobs.train_checks import check, check_cast, check_size
-from jobs.train_observer import Observer, recorded
-from jobs.train_samples import open_samples
+from jobs.train_observer import Observer
 from pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
     from jobs.train_place import Surroundings
-    from pipeline.checkpoints import Checkpoint
-    from pipeline.engine import Engine
     from pipeline.features import Recogniser
-    from pipeline.joining import Meeting, Word
     from pipeline.objective import DiffusionObjective
-    from pipeline.order import Share
     from pipeline.rank import Beat, Rank
     from pipeline.samples import Samples
     from pipeline.tracker import TrackedRun
@@ -35,7 +30,8 @@ SUMMARY = """Train a video diffusion transformer and its identity bank on shards
 
 The run's folder holds the resolved configuration, metrics, checkpoints and, at the end, the export. The same
 command after an interruption goes on from the last checkpoint, exactly. SIGTERM and SIGUSR1 checkpoint and exit
-with 75 (run it again); Ctrl-C checkpoints too; a second Ctrl-C ends at once."""
+with 75 (run it again); Ctrl-C checkpoints too; a second Ctrl-C ends at once. For a first look: --dry-run, then
+--overfit 4."""
 
 EXAMPLE = "castbank train --config jobs/configs/train_tiny.yaml run=runs/first data.shards=shards"
 PRELOAD = ("pipeline.engine", "diffusers")  # imported once for all ranks
@@ -43,6 +39,12 @@ PRELOAD = ("pipeline.engine", "diffusers")  # imported once for all ranks
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
+    parser.add_argument(
+        "--dry-run", action="store_true", help="make two updates, say what it takes, write nothing"
+    )
+    parser.add_argument(
+        "--overfit", type=int, metavar="N", help="the same as data.overfit=N, for a first look"
+    )
     knobs.add_arguments(parser, TrainConfig, EXAMPLE)
 
 
@@ -51,15 +53,17 @@ def run(args: argparse.Namespace) -> int:
     from jobs.train_place import Surroundings
     from pipeline.rank import LeaveError
 
-    config = configs.load(TrainConfig, args.config, args.overrides)
+    overfit = [] if args.overfit is None else [f"data.overfit={args.overfit}"]
+    config = configs.load(TrainConfig, args.config, [*args.overrides, *overfit])
     check(config)
     around, recogniser = Surroundings.of(os.environ), recogniser_of(config)
     try:
-        return (
-            run_one_rank(config, recogniser, around)
-            if around.launched
-            else run_all(config, recogniser, around)
-        )
+        if args.dry_run:
+            from jobs.train_trial import run_dry
+
+            return run_dry(config, recogniser, around)
+        start = run_one_rank if around.launched else run_all
+        return start(config, recogniser, around)
     except LeaveError as error:
         sys.stderr.write(f"castbank train: {error}\n")
         return 1
@@ -84,6 +88,7 @@ def run_all(config: TrainConfig, recogniser: Recogniser, around: Surroundings) -
 def forked_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, around: Surroundings) -> int:
     """One of the processes that ``run_all`` starts."""
     from jobs.train_place import alive
+    from jobs.train_rank import train_rank
     from pipeline.joining import Meeting
 
     limit_s, training = config.engine.join_timeout_s, around.training(config)
@@ -94,6 +99,7 @@ def forked_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, around:
 def run_one_rank(config: TrainConfig, recogniser: Recogniser, around: Surroundings) -> int:
     """The one rank that a launcher started this process as; the first one also does what is done once."""
     from jobs.train_place import alive, launched_rank
+    from jobs.train_rank import train_rank
     from pipeline.joining import Meeting
     from pipeline.rank import stopped_by_signals
     from pipeline.run_folder import claimed
@@ -164,7 +170,11 @@ def run_first(
             observer.code = start(observer)
         finally:
             around.fence.check()  # an attempt that is over tells the tracker nothing either
-        if observer.code == 0:
+        if observer.code == 0 and config.data.overfit:
+            sys.stdout.write(
+                f"trained {config.num_steps} steps on {len(samples)} samples alone; no export is made of that\n"
+            )
+        elif observer.code == 0:
             from jobs.train_finish import finish
 
             export = partial(beat, "export", config.num_steps)
@@ -230,8 +240,9 @@ def tracked_run(config: TrainConfig, samples: Samples, run_id: str, tags: Mappin
     )
 
 
-def build(config: TrainConfig) -> DiffusionObjective:
-    """The objective of a run, what is trained in it set; the same on every rank."""
+def build(config: TrainConfig, shown: Sequence[str] = ()) -> DiffusionObjective:
+    """The objective of a run, what is trained in it set, with error curves of the characters ``shown``; the same on
+    every rank."""
     from pipeline import adapters, objective
     from pipeline import model as models
 
@@ -240,66 +251,4 @@ def build(config: TrainConfig) -> DiffusionObjective:
     full, folded = config.model.adapter.kind == "full", adapters.has_lora(model.transformer)
     model.base_changed = model.base_changed or full or folded
     adapters.apply(model.transformer, model.identity, config.model.adapter, config.seed)
-    return objective.build(config.model, model, config.seed)
-
-
-def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting: Meeting) -> int:
-    """One rank from joining the others to leaving them; 0, or 75 where it was asked to stop."""
-    from pipeline import engine
-    from pipeline.checkpoints import Checkpoints, Peers
-    from pipeline.data import Stream
-    from pipeline.trainer import Note, Trainer
-
-    word = meeting.agree(rank.beat)
-    if word.code is not None:
-        return left(word)
-    rank.beat("starting", 0)
-    engine.join(rank, meeting.store(), config.engine)
-    try:
-        behind = engine.gathering(config.engine) if config.checkpoints.background else None
-        peers = Peers(rank.index, rank.world, engine.gather, behind)
-        with Checkpoints(Path(config.run) / "checkpoints", config.checkpoints, peers) as checkpoints:
-            found = checkpoints.newest(lambda text: rank.report(Note(text)))
-            samples, grid = open_samples(config, recogniser, lambda text: rank.report(Note(text)))
-            wrapped, share = wrapped_engine(rank, config, found)
-            first_step = found.step if found is not None else 0
-            stream = Stream(samples, share, range(first_step, config.num_steps), config.data, grid)
-            watching = watches(rank, config, recogniser, wrapped_model)
-            trainer = Trainer(recorded(rank, config), wrapped, stream, checkpoints, config, watching)
-            return trainer.run(first_step)
-    finally:
-        engine.leave()
-
-
-def wrapped_engine(rank: Rank, config: TrainConfig, found: Checkpoint | None) -> tuple[Engine, Share]:
-    """The engine of a rank, as the checkpoint left it where there is one, and what the rank takes of each batch."""
-    from pipeline import adapters, engine
-    from pipeline.optimizer import adamw
-    from pipeline.order import Share
-
-    universal = found is not None and found.world != rank.world and config.engine.zero_stage > 0
-    if found is not None and universal:
-        engine.make_universal(found.folder)
-    share = Share(config.batch_size, rank.index, rank.world, config.engine.accumulation)
-    objective = build(config)
-    model = objective.model
-    if config.engine.activation_checkpointing:
-        model.checkpoint_activations()
-    groups = adapters.trainable_groups(model.transformer, model.identity, config.model.adapter)
-    optimizer = adamw(groups, config.optimizer)
-    wrapped = engine.Engine(objective, optimizer, config.engine, share.micro, universal, config.ema)
-    if found is not None:
-        wrapped.load(found.folder)
-    return wrapped, share
-
-
-def left(word: Word) -> int:
-    """The exit code with which all ranks leave before training; where it is no good end the reason is raised."""
-    from pipeline.rank import EXIT_INPUT, LeaveError
-
-    if word.code == EXIT_INPUT:
-        raise InputError(word.reason)
-    if word.code == 1:
-        raise LeaveError(word.reason)
-    assert word.code is not None
-    return word.code
+    return objective.build(config.model, model, config.seed, shown)

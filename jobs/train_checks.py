@@ -23,6 +23,7 @@ ALLOWED = {  # key: least and greatest value
     "data.windows_per_sample": (1, MANY),
     "data.flip": (0, 1),
     "data.max_upscale": (1, MANY),
+    "data.overfit": (0, MANY),
     "data.num_workers": (0, MANY),
     "data.prefetch": (1, MANY),
     "engine.num_processes": (1, MANY),

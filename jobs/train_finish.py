@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
-from data_prep.atomic import write_atomic
-from data_prep.decode import decode_mp4
-from data_prep.encode import encode_mp4
-from data_prep.records import U8, InputError
+from data_prep.records import InputError
+from jobs.train_pictures import Drawn, chosen, names_of
 from pipeline import engine, export, objective
 from pipeline.checkpoints import newest
-from pipeline.config import GenerateConfig, TrainConfig
+from pipeline.config import TrainConfig
 from pipeline.data import collate
-from pipeline.generate import Scene, contact_sheet, generate
 from pipeline.identity.bank import IdentityBank
 from pipeline.identity.enrol import enrol, gather_references
 from pipeline.model import Model

@@ -94,9 +94,7 @@ class Drawn:
         """Of the sample's own size."""
         assert self.item.video is not None
         num_frames, height_px, width_px, _ = self.item.video.shape
-        return GenerateConfig(
-            steps=NUM_STEPS, num_frames=num_frames, height_px=height_px, width_px=width_px
-        )
+        return GenerateConfig(steps=NUM_STEPS, num_frames=num_frames, height_px=height_px, width_px=width_px)
 
     def video(self, model: Model, progress: Callable[[str, int, int], None] = lambda *_: None) -> U8:
         """What the model makes of it, u8[T,H,W,3]."""

@@ -153,6 +153,7 @@ class DataConfig:
     include_characters: tuple[str, ...] = ()  # ids; a sample stays if it shows one of them; empty: all stay
     exclude_characters: tuple[str, ...] = ()  # ids; a sample that shows one of them is left out
     held_out: float = 0.0  # share of the samples, by whole sources, that is kept from training for validation
+    overfit: int = 0  # only the first so many samples, over and over in one order, and no export; 0: all
     pack: str = "embedded"  # face pack whose recogniser the identity encoder reads
     # windows of each sample, drawn from (seed, key, k); epoch e shows number e mod this; 1: the middle
     windows_per_sample: int = 1

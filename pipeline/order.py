@@ -82,14 +82,19 @@ class _Round:
 
 
 class Order:
-    """The stream of samples, bucket by bucket. keys: of each bucket, none empty; batch_sizes: of each."""
+    """The stream of samples, bucket by bucket. keys: of each bucket, none empty; batch_sizes: of each; same: every
+    epoch in the order of the first."""
 
-    def __init__(self, keys: Sequence[Sequence[str]], batch_sizes: Sequence[int], seed: int) -> None:
+    def __init__(
+        self, keys: Sequence[Sequence[str]], batch_sizes: Sequence[int], seed: int, same: bool = False
+    ) -> None:
         self._keys, self._sizes, self._seed = keys, batch_sizes, seed
         self._share = sum(len(some) / size for some, size in zip(keys, batch_sizes, strict=True))
         self._round = lru_cache(maxsize=4)(self._drawn)
         # of each bucket this epoch's and, at its end, the next one's
-        self._epoch = lru_cache(maxsize=2 * len(keys))(lambda b, e: epoch_order(keys[b], seed, e))
+        self._epoch = lru_cache(maxsize=2 * len(keys))(
+            lambda b, e: epoch_order(keys[b], seed, 0 if same else e)
+        )
 
     def span(self, step: int) -> range:
         """Positions of one global batch."""

@@ -104,7 +104,7 @@ class Samples:
         that counts them, of a multiple."""
         sizes = [batch_size * times for times in multiples(self.config, list(self.buckets), grid)]
         keys = [[self.sample_row(index).key for index in some] for some in self.buckets.values()]
-        return Order(keys, sizes, self.seed)
+        return Order(keys, sizes, self.seed, same=bool(self.config.overfit))
 
     def sample_row(self, index: int) -> IndexRow:
         """What the shards' index says of the index-th chosen sample."""
@@ -271,7 +271,8 @@ def part_of(
     """Of some index rows those to train on, or those of held-out sources; ``asked``: configuration and seed."""
     config, seed = asked
     kept = held_out([shards.rows[row] for row in rows], config.held_out, seed)
-    return tuple(row for row in rows if (shards.rows[row].source_id in kept) == validation)
+    part = tuple(row for row in rows if (shards.rows[row].source_id in kept) == validation)
+    return part[: config.overfit] if config.overfit and not validation else part
 
 
 def _few(names: Sequence[str], most: int = 12) -> str:

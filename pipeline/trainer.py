@@ -107,6 +107,10 @@ class Trainer:
                 return EXIT_REQUEUE
         return 0
 
+    def attempt(self, num_steps: int) -> list[dict[str, float]]:
+        """The scalars of the first steps, which are made but neither examined nor reported nor saved."""
+        return [self._step(step)[0] for step in range(num_steps)]
+
     def _examine(self, done: int, scalars: dict[str, float]) -> None:
         """Report a step; where its update was not made, or its loss is far off, say so and keep its samples."""
         made = self._engine.updated and math.isfinite(scalars["loss"])

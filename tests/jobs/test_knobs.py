@@ -18,7 +18,7 @@ def test_every_key_is_listed_with_default_and_reason() -> None:
     assert "windows.num_frames = 17" in text
     assert "manifest = (must be given)" in text
     assert "cosine; 0 takes the pack's own" in " ".join(text.split())
-    assert "model.adapter.kind = full (full|lora)" in knobs.describe(TrainConfig)
+    assert "model.adapter.kind = full (full|lora|none)" in knobs.describe(TrainConfig)
 
 
 def test_no_default_shows_how_python_stores_it() -> None:

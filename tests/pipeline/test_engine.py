@@ -24,7 +24,6 @@ from pipeline.joining import meet
 from pipeline.optimizer import adamw, learning_rate_scale
 from pipeline.rank import Rank
 from pipeline.ranks import launch
-from pipeline.zero_config import zero_config
 from tests.small_regression import HEAVY, OPTIONS, RATE, STEPS, Regression, batch_of, difference, reference
 
 
@@ -97,12 +96,24 @@ def test_learning_rate_warms_up_then_falls_along_half_a_cosine() -> None:
     assert learning_rate_scale(19, 20, OptimizerConfig(schedule="constant")) == 1.0
 
 
-def test_nothing_is_left_to_deepspeeds_defaults() -> None:
-    config = zero_config(EngineConfig(gradient_clipping=0.0, zero_stage=1, dtype="bf16"), micro_batch=3)
-    assert config["gradient_clipping"] == 0.0
-    assert config["zero_optimization"]["stage"] == 1
-    assert config["bf16"]["enabled"]
-    assert config["train_micro_batch_size_per_gpu"] == 3
+@pytest.mark.parametrize(
+    ("stage", "parameters"), [(2, "none"), pytest.param(3, "cpu", marks=pytest.mark.slow)], ids=str
+)
+def test_offloading_to_the_cpu_changes_nothing(stage: int, parameters: str, tmp_path: Path) -> None:
+    config = EngineConfig(
+        zero_stage=stage, offload_optimizer="cpu", offload_parameters=parameters, timeout_s=60
+    )
+    assert difference(run(config, 2, tmp_path), reference()) <= 1e-5
+
+
+def test_a_checkpoint_of_another_model_is_refused_on_every_rank(saved: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "step"
+    shutil.copytree(saved, checkpoint)
+    shapes = checkpoint / "engine" / "parameters.json"
+    shapes.write_text(shapes.read_text().replace("layers.0.weight", "blocks.0.weight"))
+    message = r"step' is of another model: 2 of its parameters differ, such as blocks\.0\.weight"
+    with pytest.raises(InputError, match=message):
+        run(EngineConfig(timeout_s=60), 2, tmp_path, (2, 3), checkpoint)
 
 
 class Evil:
