@@ -87,7 +87,7 @@ def test_a_flipped_bit_damages_its_entry_alone(tmp_path: Path) -> None:
     path.write_bytes(data)
     again = PackStore(tmp_path, "latents", KEY)
     assert [again.sound(name) for name in entries()] == [True, True, True, False]
-    with pytest.raises(DamagedError, match="cached e3 .* checksum differs"):
+    with pytest.raises(DamagedError, match=r"cached e3 .* checksum differs"):
         again.read("e3")
     again.drop("e3")
     assert len(again) == 0 and not path.exists()
