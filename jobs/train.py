@@ -252,6 +252,11 @@ def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting:
     rank.beat("starting", 0)
     engine.join(rank, meeting.store(), config.engine)
     try:
+
+        def say(text: str) -> None:
+            if rank.index == 0:
+                rank.report(Note(text))
+
         checkpoints = Checkpoints(
             Path(config.run) / "checkpoints",
             config.checkpoints.keep_last,
@@ -263,7 +268,7 @@ def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting:
         universal = found is not None and found.world != rank.world and config.engine.zero_stage > 0
         if found is not None and universal:
             engine.make_universal(found.folder)
-        samples, grid = open_samples(config, recogniser, lambda text: rank.report(Note(text)))
+        samples, grid = open_samples(config, recogniser, say)
         objective, share = (
             build(config),
             Share(config.batch_size, rank.index, rank.world, config.engine.accumulation),

@@ -120,7 +120,7 @@ class Trainer:
 
     def _save(self, step: int) -> None:
         self._rank.beat("checkpoint", step)
-        progress = Progress(step, consumed=step * self._config.batch_size)
+        progress = Progress(step, consumed=self._stream.consumed(step))
         folder = self._checkpoints.write(
             progress, self._engine.save, lambda: self._rank.beat("checkpoint", step)
         )
