@@ -21,10 +21,11 @@ from jobs.cache_work import Asked, Chunk, Kind, Opened, compute
 from pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
+    from data_prep.isolation import Workers
     from jobs.progress import ProgressBar
     from pipeline.features import Recogniser
 
-SUMMARY = """Compute ahead what every epoch of castbank train needs alike: text embeddings, face embeddings and, for
+SUMMARY = """Compute ahead what every epoch of castbank train needs alike: embeddings of texts and faces and, for
 every window that training will take, video latents and the masks over their cells. Training with the same
 configuration then reads them (data.cache) and loads neither text encoder nor video codec; it learns the same.
 
@@ -78,6 +79,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compute what is missing and say how much that was; 0."""
+    from data_prep.isolation import Workers
     from jobs.progress import ProgressBar
     from jobs.train import recogniser_of
     from jobs.train_checks import check_cast, check_data
@@ -86,7 +88,11 @@ def run(args: argparse.Namespace) -> int:
     check_arguments(args)
     config = configs.load(TrainConfig, args.config, args.overrides, {"run": "none"})
     check_data(config)
-    with ProgressBar() as progress, frozen_parts(config, recogniser_of(config)) as parts:
+    with (
+        ProgressBar() as progress,
+        frozen_parts(config, recogniser_of(config)) as parts,
+        Workers(args.workers) as workers,
+    ):
         asked = Asked(config, recogniser_of(config), parts, args.batch)
         opened = Opened(asked)
         opened.samples.know_outlines(progress)
@@ -99,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
             wanted = items_of(opened, kind)
             missing = find_missing(opened, kind, wanted, args.check, progress)
             if missing and not args.dry_run:
-                compute_all(pickle.dumps(asked), kind, missing, args.workers, progress)
+                compute_all(pickle.dumps(asked), kind, missing, workers, progress)
             progress.close()
             done = "missing" if args.dry_run else "computed"
             what = f"{len(missing)} {done}" if missing else "nothing to do, all were there"
@@ -192,7 +198,7 @@ def looked_at(items: list[Item], good: Callable[[str], bool], progress: Progress
 
 
 def compute_all(
-    asked: bytes, kind: Kind, missing: list[Item], num_workers: int, progress: ProgressBar
+    asked: bytes, kind: Kind, missing: list[Item], workers: Workers, progress: ProgressBar
 ) -> None:
     """Compute these in other processes; each chunk is on disk as soon as it is computed.
 
@@ -200,7 +206,7 @@ def compute_all(
         InputError: a sample is damaged, has too few frames, or the disk is full.
         CacheError: the computing itself failed.
     """
-    from data_prep.isolation import Failure, Limits, Task, Workers
+    from data_prep.isolation import Failure, Limits, Task
     from data_prep.records import InputError
     from pipeline.features import features_folder
 
@@ -210,10 +216,7 @@ def compute_all(
     tasks = [Task(f"{kind}-{number:08d}", Chunk(asked, kind, some)) for number, some in enumerate(chunks)]
     done = 0
     progress(kind, done, len(missing))
-    with (
-        Workers(num_workers) as workers,
-        tempfile.TemporaryDirectory(dir=folder, prefix=f".log-{os.getpid()}-") as logs,
-    ):
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".log-{os.getpid()}-") as logs:
         limits = Limits(MAX_ATTEMPTS, TIMEOUT_S)
         try:
             for task, result in workers.run(compute, tasks, limits, Path(logs), on_gpu=kind != "faces"):

@@ -83,7 +83,7 @@ def names_of(config: TrainConfig, item: Item) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A sample, with its video, whose caption and cast are drawn. tokens: f32[N,K,C] by slot; names: of the cast."""
+    """A sample, with its video, whose caption and cast are drawn. tokens: f32[N,K,C] by slot; names: the cast's."""
 
     item: Item
     tokens: torch.Tensor

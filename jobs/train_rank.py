@@ -37,11 +37,16 @@ def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting:
     rank.beat("starting", 0)
     engine.join(rank, meeting.store(), config.engine)
     try:
+
+        def say(text: str) -> None:
+            if rank.index == 0:
+                rank.report(Note(text))
+
         behind = engine.gathering(config.engine) if config.checkpoints.background else None
         peers = Peers(rank.index, rank.world, engine.gather, behind)
         with Checkpoints(Path(config.run) / "checkpoints", config.checkpoints, peers) as checkpoints:
             found = checkpoints.newest(lambda text: rank.report(Note(text)))
-            samples, grid = open_samples(config, recogniser, lambda text: rank.report(Note(text)))
+            samples, grid = open_samples(config, recogniser, say)
             wrapped, share, objective = wrapped_engine(rank, config, found, shown(config, samples))
             first_step = found.step if found is not None else 0
             stream = Stream(samples, share, range(first_step, config.num_steps), config.data, grid)

@@ -131,7 +131,7 @@ class Stream:
         grid: LatentGrid | None = None,
     ) -> None:
         """``grid``: of the family, to count the tokens of samples of several sizes."""
-        order = samples.order(share.batch_size, grid)
+        self._order = order = samples.order(share.batch_size, grid)
         loader = DataLoader(
             _Answers(samples, order),
             batch_sampler=share.positions(steps.start, steps.stop, order.span),
@@ -146,6 +146,10 @@ class Stream:
         self._batches = iter(loader)  # forks the workers now, before the rank starts threads of its own
         own = [process for process in multiprocessing.active_children() if process not in before]
         Finalize(None, _dismiss, args=(own,), exitpriority=10)  # before multiprocessing's own ending
+
+    def consumed(self, step: int) -> int:
+        """How many samples of the whole stream the steps before this one take, over all ranks."""
+        return self._order.span(step).start
 
     def next(self) -> tuple[Batch, float]:
         """The next batch, and the seconds that it was waited for; raises InputError for a damaged sample."""

@@ -198,7 +198,7 @@ class Trainer:
 
     def _save(self, step: int, wait: bool) -> None:
         self._rank.beat("checkpoint", step)
-        progress = Progress(step, step * self._config.batch_size, self._score(step))
+        progress = Progress(step, self._stream.consumed(step), self._score(step))
         self._committed(self._checkpoints.write(progress, self._engine.copy, self._rank.allowed))
         if wait:
             self._committed(self._checkpoints.wait())
