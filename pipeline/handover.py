@@ -102,7 +102,7 @@ def to_peft(export: Path, output: Path) -> Written:
         for prefix in (adapters.PEFT_PREFIX, adapters.PIPELINE_PREFIX)
         for name, value in weights.items()
     }
-    return _compared("LoRA", "peft and diffusers", read, expected)
+    return _compared("LoRA", "peft and diffusers", read, expected, _base(export))
 
 
 def to_comfyui(export: Path, output: Path) -> Written:
@@ -115,7 +115,7 @@ def to_comfyui(export: Path, output: Path) -> Written:
     matrices = comfyui.without_alphas(load_file(output))
     expected = comfyui.stored(weights, config.lora_alpha)
     reader, read = (LORA_READERS.get(kind) or _by_our_table)(kind, matrices)
-    return _compared("LoRA", reader, read, expected)
+    return _compared("LoRA", reader, read, expected, _base(export))
 
 
 def to_comfyui_whole(export: Path, output: Path) -> Written:
@@ -183,6 +183,16 @@ def _lora(export: Path) -> tuple[dict[str, torch.Tensor], Any]:
             f"{export}: trained with all weights, it has no LoRA; use --to diffusers or --to comfyui"
         )
     return adapters.read_lora(export / "lora")
+
+
+def _base(export: Path) -> str:
+    """A remark where a LoRA fits other weights than a published model's."""
+    if not (export / "transformer").is_dir():
+        return ""
+    return (
+        f"it was trained on the weights in {export / 'transformer'}, not on a published model's; give those to the "
+        "other tool too, or use --to diffusers or comfyui-whole, which fold it in"
+    )
 
 
 def _compared(what: str, reader: str, read: Tensors, trained: Tensors, remark: str = "") -> Written:

@@ -143,6 +143,7 @@ def test_each_form_is_read_back_without_difference(export: Path, form: str, tmp_
     whole = len(load_file(export / "transformer" / "diffusion_pytorch_model.safetensors"))
     assert written.num_tensors == {"peft": 2 * matrices, "comfyui": matrices}.get(form, whole)
     assert written.difference == 0
+    assert ("not on a published model's" in written.remark) == (form in ("peft", "comfyui"))
     assert {path.name for path in tmp_path.iterdir()} == {"export", "out.safetensors"}
 
 
