@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import FrozenInstanceError, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,8 @@ import pytest
 from data_prep.config import PrepareConfig
 from data_prep.records import InputError
 from jobs import config
+from jobs.train_checks import ALLOWED
+from pipeline.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -88,3 +91,20 @@ def test_the_resolved_file_loads_to_the_same_object(tmp_path: Path) -> None:
     made = config.load(PrepareConfig, None, ["manifest=a.csv", "output=b", "windows.num_frames=9"])
     assert config.load(PrepareConfig, config.save(made, tmp_path / "out"), []) == made
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["config.yaml"]
+
+
+TRAININGS = sorted(Path("jobs/configs").glob("train_*.yaml"))
+
+
+@pytest.mark.parametrize("path", TRAININGS, ids=lambda path: path.stem)
+def test_every_training_that_comes_along_can_be_started(path: Path) -> None:
+    made = config.load(TrainConfig, path, ["run=runs/x", "data.shards=shards"])
+    config.check_ranges(made, ALLOWED)
+    assert made.batch_size % (made.engine.num_processes * made.engine.accumulation) == 0
+    settings = re.findall(r"(windows\.\w+=\d+)", path.read_text())
+    if settings:  # what its comment says of castbank prepare gives samples that it can take whole
+        places = ["manifest=short.csv", "output=shards"]
+        windows = config.load(PrepareConfig, None, [*places, *settings]).windows
+        assert (windows.num_frames, windows.stride) == (made.data.num_frames, made.data.frame_stride)
+        assert windows.num_frames % 4 == 1
+        assert windows.width_px % 16 == windows.height_px % 16 == 0
