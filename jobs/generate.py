@@ -17,7 +17,7 @@ from data_prep.atomic import write_atomic
 from data_prep.records import U8
 from jobs import config as configs
 from jobs import knobs
-from jobs.layouts import read_layout
+from jobs.layouts import read_anchor, read_layout
 from jobs.outputs import check_file
 from jobs.progress import ProgressBar
 from pipeline.config import GenerateConfig
@@ -53,6 +53,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layout", type=Path, help="grey PNG of the video's size: pixel k is the k-th of the cast's"
     )
+    parser.add_argument(
+        "--anchor",
+        type=Path,
+        help="picture of the video's size: its first frame (an image-to-video model wants one)",
+    )
     parser.add_argument("--output", type=Path, default=Path("generated.mp4"), help="the mp4 to write")
     knobs.add_arguments(parser, GenerateConfig, EXAMPLE)
 
@@ -63,13 +68,14 @@ def run(args: argparse.Namespace) -> int:
     configs.check_ranges(config, ALLOWED)
     check_file("--output", args.output, ".mp4")
     layout = None if args.layout is None else read_layout(args.layout)
+    anchor = None if args.anchor is None else read_anchor(args.anchor)
 
     from pipeline import generate
 
     names = tuple(name.strip() for name in args.cast.split(",") if name.strip())
     loaded = generate.load_run(args.run_folder)
     tokens = loaded.bank.cast(names) if names else None
-    scene = generate.Scene(args.prompt, tokens, layout)
+    scene = generate.Scene(args.prompt, tokens, layout, anchor)
     with ProgressBar() as progress:
         frames = generate.generate(loaded.model, scene, config, progress)
     _write(args, config, names, frames)
@@ -105,6 +111,7 @@ def _note(
     command += ["--prompt", args.prompt, "--output", str(args.output)]
     command += ["--cast", ",".join(names)] if names else []
     command += ["--layout", str(args.layout)] if args.layout else []
+    command += ["--anchor", str(args.anchor)] if args.anchor else []
     export = args.run_folder / "export" if (args.run_folder / "export").is_dir() else args.run_folder
     inputs = {str(p.relative_to(export)): _sha256(p) for p in sorted(export.rglob("*")) if p.is_file()}
     return {
@@ -112,6 +119,7 @@ def _note(
         "prompt": args.prompt,
         "cast": names,
         "layout_sha256": _sha256(args.layout) if args.layout else None,
+        "anchor_sha256": _sha256(args.anchor) if args.anchor else None,
         "config": settings,
         "model_sha256": inputs,
         "versions": {name: version(name) for name in ("torch", "diffusers", "av")},

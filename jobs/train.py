@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from data_prep.records import InputError
 from jobs import config as configs
 from jobs import knobs
-from jobs.train_checks import check, check_cast
+from jobs.train_checks import check, check_cast, check_size
 from jobs.train_observer import Observer, recorded
 from pipeline.config import TrainConfig
 
@@ -147,6 +147,7 @@ def run_first(
     )  # says so now if it does not divide
     samples = Samples(config.data, config.seed, recogniser)
     check_cast(config, samples)
+    check_size(config, samples)
     run_id = register(config, samples)
     tracked = tracked_run(config, samples, run_id, around.tags())
     with Observer(config, tracked, around.costs) as observer:  # also sends what an earlier start kept

@@ -39,6 +39,8 @@ ALLOWED = {  # key: least and greatest value
     "model.noise.cast_drop": (0, 1),
     "model.noise.cross_face": (0, 1),
     "model.noise.anchor": (0, 1),
+    "model.family.wan.shift": (0.01, MANY),
+    "model.family.wan.text_tokens": (1, MANY),
 }
 
 
@@ -72,6 +74,22 @@ def check_base(config: TrainConfig) -> None:
         raise InputError(
             f"base {config.base!r} is another model: {'; '.join(changed)}; take the base's values"
         )
+
+
+def check_size(config: TrainConfig, samples: Samples) -> None:
+    """Raise InputError for frames or pixels that do not fill the family's latent grid; every sample has the size
+    of the first."""
+    from pipeline.families import family_type
+
+    height_px, width_px = samples.shards.read(samples.rows[0]).label_map.shape[1:]
+    grid = family_type(config.model.family.name).look(config.model.family).grid
+    try:
+        grid.size(config.data.num_frames, height_px, width_px)
+    except InputError as error:
+        raise InputError(
+            f"data.num_frames={config.data.num_frames}, samples of {width_px}x{height_px}: {error} (frames by "
+            "data.num_frames; pixels by windows.width_px and windows.height_px of castbank prepare)"
+        ) from error
 
 
 def check_cast(config: TrainConfig, samples: Samples) -> None:

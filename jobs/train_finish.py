@@ -94,7 +94,9 @@ def make_samples(config: TrainConfig, model: Model, bank: IdentityBank, samples:
         settings = GenerateConfig(
             steps=NUM_STEPS, num_frames=num_frames, height_px=height_px, width_px=width_px
         )
-        video = encode_mp4(generate(model, Scene(item.caption, bank.cast(names)), settings), settings.fps)
+        anchor = item.video[0] if model.family.outline.pictured else None
+        scene = Scene(item.caption, bank.cast(names), anchor=anchor)
+        video = encode_mp4(generate(model, scene, settings), settings.fps)
         real, made = contact_sheet(item.video, num_frames), contact_sheet(decode_mp4(video), num_frames)
         paths += [folder / f"{item.key}.mp4", folder / f"{item.key}.png"]
         note = {"prompt": item.caption, "cast": names, "config": asdict(settings)}

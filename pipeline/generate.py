@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from data_prep.records import U8, InputError, Progress
 from pipeline import model as models
 from pipeline.config import GenerateConfig
-from pipeline.families.contract import Given, LatentGrid
+from pipeline.families.contract import Encoded, Given, LatentGrid
 from pipeline.identity.attention import CastContext
 from pipeline.identity.bank import IdentityBank
 from pipeline.model import Model
@@ -37,43 +37,81 @@ def load_run(folder: Path) -> LoadedRun:
 @dataclass(frozen=True, eq=False)
 class Scene:
     """What is to be seen. tokens: f32[N,K,C] of the cast, slot by slot, or None for nobody known; layout: u8[H,W]
-    slot numbers of the picture's pixels, 0 nobody, or None, then the model decides who goes where."""
+    slot numbers of the picture's pixels, 0 nobody, or None, then the model decides who goes where; anchor:
+    u8[H,W,3] RGB, the first frame, or None."""
 
     prompt: str
     tokens: torch.Tensor | None = None
     layout: U8 | None = None
+    anchor: U8 | None = None
 
 
 @torch.no_grad()
 def generate(model: Model, scene: Scene, config: GenerateConfig, progress: Progress = lambda *_: None) -> U8:
     """The video, u8[T,H,W,3] RGB; the same for the same arguments on the same machine.
 
-    Sampled by the scheduler of diffusers that the family's process names. Guidance (Ho &
-    Salimans 2022, arXiv 2207.12598) is away from the model without caption and cast. Raises InputError for a size
-    that the family cannot make, too large a cast, or a layout of another size or with other slots.
+    Raises InputError for a size that the family cannot make, too large a cast, a layout of another size or with
+    other slots, and a first frame of another size, or none where the model cannot do without.
+    """
+    video = model.family.decode(sample(model, scene, config, progress))[0].permute(1, 2, 3, 0)  # [T,H,W,3]
+    return np.asarray(((video + 1) * 127.5).round().to(torch.uint8).cpu().numpy())
+
+
+@torch.no_grad()
+def sample(
+    model: Model, scene: Scene, config: GenerateConfig, progress: Progress = lambda *_: None
+) -> torch.Tensor:
+    """The video's latents, f32[1,C,t,h,w], by the scheduler of diffusers that the family's process names.
+
+    Guidance (Ho & Salimans 2022, arXiv 2207.12598) is away from the model without caption and cast. A first frame
+    is given as channels where the transformer reads those, else as clean latents at noise level 0 (as diffusers'
+    WanImageToVideoPipeline does with expand_timesteps). Raises InputError as ``generate``.
     """
     device = next(model.parameters()).device
     family = model.family
     size = family.grid.size(config.num_frames, config.height_px, config.width_px)
+    start = _start(model, scene, config, device)
     text = family.embed_text([scene.prompt, ""]).to(device)
-    asked, unasked = Given(text[:1]), Given(text[1:])
+    asked, unasked = (Given(row, start.channels, start.image) for row in (text[:1], text[1:]))
     context = _context(model, scene, config, device)
     scheduler = family.process.scheduler()
     scheduler.set_timesteps(config.steps, device=device)
     missing = family.grid.missing(size[0])
     frames = (size[0] + missing, *size[1:])
     noise = torch.randn(1, family.latent_channels, *frames, generator=stream(config.seed, 0, "generate"))
-    latents = noise.to(device)
+    latents, given = noise.to(device), start.latents.shape[2]
     for step, timestep in enumerate(scheduler.timesteps):
-        level = family.process.level_of(timestep).expand(1, frames[0])
+        level = family.process.level_of(timestep).repeat(1, frames[0])
+        level[:, :given], latents[:, :, :given] = 0, start.latents
         velocity = model.velocity(latents, level, asked, context).float()
         if config.guidance != 1:
             away = model.velocity(latents, level, unasked, None).float()
             velocity = away + config.guidance * (velocity - away)
         latents = scheduler.step(velocity, timestep, latents).prev_sample
         progress("sampling", step + 1, config.steps)
-    video = family.decode(latents[:, :, missing:])[0].permute(1, 2, 3, 0)  # [T,H,W,3]
-    return np.asarray(((video + 1) * 127.5).round().to(torch.uint8).cpu().numpy())
+    latents[:, :, :given] = start.latents
+    return latents[:, :, missing:]
+
+
+def _start(model: Model, scene: Scene, config: GenerateConfig, device: torch.device) -> Encoded:
+    """What the first frame gives: its own latents f32[1,C,1,h,w] where those are given clean, else of no frame."""
+    outline, picture = model.family.outline, scene.anchor
+    nothing = torch.zeros(1, model.family.latent_channels, 0, 1, 1, device=device)
+    if picture is None and not outline.pictured:
+        return Encoded(nothing)
+    wanted = (config.height_px, config.width_px, 3)
+    if picture is None or picture.shape != wanted:
+        came = "none" if picture is None else f"one of {picture.shape[1]}x{picture.shape[0]}"
+        raise InputError(
+            f"first frame: {came} came; this model takes an RGB picture of the video's size, "
+            f"{config.width_px}x{config.height_px}; give --anchor"
+        )
+    if not (outline.pictured or outline.anchors):
+        raise InputError("first frame: this model is given text alone; leave --anchor out")
+    frames = config.num_frames if outline.pictured else 1
+    video = (torch.from_numpy(picture).to(device).float() / 127.5 - 1).permute(2, 0, 1)[None, :, None]
+    encoded = model.family.encode(video.expand(1, 3, frames, *wanted[:2]))
+    return replace(encoded, latents=nothing) if outline.pictured else encoded
 
 
 def _context(model: Model, scene: Scene, config: GenerateConfig, device: torch.device) -> CastContext | None:

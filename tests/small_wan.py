@@ -1,7 +1,7 @@
-"""Wan models of a few thousand random parameters on disk, in the layout and by the pipelines that publish real ones.
+"""Wan models of a few thousand random parameters on disk, in the published layouts, written by diffusers itself.
 
-The autoencoders keep what the family reads of them (grouping of frames, 8 or 16 pixels per cell, patches, statistics
-per channel), the text encoder is a UMT5 with a real Unigram tokenizer, the image encoder a CLIP.
+The autoencoders keep what the family reads of them (grouping of frames, 8 or 16 pixels per cell, patches,
+statistics per channel), the text encoder is a UMT5 with a real Unigram tokenizer, the image encoder a CLIP.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 Published = Literal["t2v", "i2v", "ti2v", "t2v-a14b", "i2v-a14b"]
 CHANNELS, TEXT_WIDTH, PICTURE_WIDTH = 4, 16, 12
 BOUNDARY = 0.875
-WORDS = "anna ben carla is a the talks to and in garden red person video man woman close up of walks".split()
+WORDS = ("anna", "ben", "carla", "is", "a", "the", "talks", "to", "and", "in", "garden", "man", "walks")
 
 
 def make_wan(folder: Path, kind: Published) -> Path:

@@ -37,7 +37,7 @@ LAYOUT = Layout(
     example="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
 )
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
-ROUNDING = 1e-5  # of a noise level: what is drawn at the very boundary stays with its own expert
+ROUNDING = 1e-5  # of a noise level: what is drawn at the very boundary is the high-noise expert's
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,16 @@ class Kind:
         """The flow, between the levels of the expert that is trained."""
         if not self.other:
             return Flow(shift)
-        high = self.part == "transformer"
-        return Flow(shift, lowest=self.boundary) if high else Flow(shift, highest=self.boundary)
+        if self.part == "transformer":
+            return Flow(shift, lowest=self.boundary)
+        return Flow(shift, highest=self.boundary - 2 * ROUNDING)
 
     def trained_at(self, level: torch.Tensor) -> bool:
         """Whether the expert that is trained is the one for noise levels f32[B,t], each sample's highest."""
         if not self.other:
             return True
-        most = level.amax(1)
-        high = self.part == "transformer"
-        own = most >= self.boundary - ROUNDING if high else most < self.boundary + ROUNDING
+        high = level.amax(1) >= self.boundary - ROUNDING
+        own = high if self.part == "transformer" else ~high
         assert bool(own.all()) or not bool(own.any()), "one batch, one expert"
         return bool(own.all())
 
