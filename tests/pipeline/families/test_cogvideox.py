@@ -9,14 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import diffusers
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data_prep.records import InputError
 from pipeline.config import CogVideoXConfig, FamilyConfig, GenerateConfig, IdentityConfig, ModelConfig
 from pipeline.families.cogvideox import CogVideoXFamily
 from pipeline.families.contract import Given
-from pipeline.generate import Scene, generate
+from pipeline.generate import Scene, sample
 from pipeline.model import Model
 from pipeline.noise import stream
 from tests.small_cogvideox import (
@@ -31,8 +34,6 @@ from tests.small_cogvideox import (
 )
 
 FolderOf = Callable[[str], Path]
-TEXT_KINDS = [name for name, kind in KINDS.items() if not kind.image]
-IMAGE_KINDS = [name for name, kind in KINDS.items() if kind.image]
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,6 @@ def family_of(folder: Path) -> CogVideoXFamily:
 
 
 def pipeline_of(folder: Path, name: str) -> Any:
-    import diffusers
-
     kind = diffusers.CogVideoXImageToVideoPipeline if KINDS[name].image else diffusers.CogVideoXPipeline
     pipeline = kind.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
@@ -145,53 +144,28 @@ def test_the_noise_is_that_of_its_scheduler_and_the_loss_the_authors(name: str, 
 
 
 @pytest.mark.parametrize("guidance", [1.0, 6.0])
-@pytest.mark.parametrize("name", TEXT_KINDS)
+@pytest.mark.parametrize("name", KINDS)
 def test_it_samples_as_the_pipeline_does(
     name: str, guidance: float, folder_of: FolderOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """3 latent frames: in 1.5, whose tokens hold two, the pipeline puts one before them and drops it at the end."""
-    family, pipeline = family_of(folder_of(name)), pipeline_of(folder_of(name), name)
-    seen: list[torch.Tensor] = []
-    decode = family.decode
-    monkeypatch.setattr(family, "decode", lambda latents: decode(seen.append(latents) or latents))
-    model = Model(ModelConfig(identity=IdentityConfig(width=16)), family, seed=0)
-    config = GenerateConfig(FRAMES, HEIGHT, WIDTH, steps=5, guidance=guidance, seed=3)
-    frames = generate(model, Scene(SENTENCES[0]), config)
-    noise = torch.randn(1, 4, 3 + family.grid.missing(3), 4, 6, generator=stream(3, 0, "generate"))
-    shape = {"num_frames": FRAMES, "height": HEIGHT, "width": WIDTH, "max_sequence_length": TEXT_TOKENS}
-    asked = {**shape, "prompt": SENTENCES[0], "num_inference_steps": 5, "guidance_scale": guidance}
-    expected = pipeline(**asked, latents=noise.transpose(1, 2), output_type="latent").frames.transpose(1, 2)
-    torch.testing.assert_close(seen[0], expected[:, :, family.grid.missing(3) :], atol=1e-5, rtol=0)
-    video = pipeline(**asked, latents=noise.transpose(1, 2), output_type="np").frames[0]
-    assert abs(frames - (255 * video).round()).max() <= 1
-
-
-@pytest.mark.parametrize("name", IMAGE_KINDS)
-def test_a_picture_is_followed_as_the_pipeline_does(
-    name: str, folder_of: FolderOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first frame is encoded by both, here by the mean; in 1.5 it stands beside the frame that is put first."""
-    from diffusers.pipelines.cogvideo import pipeline_cogvideox_image2video as module
-
+    """3 latent frames: in 1.5, whose tokens hold two, the pipeline puts one before them and drops it at the end. A
+    first frame is encoded by both, here by the mean."""
+    module = diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video
     monkeypatch.setattr(module, "retrieve_latents", partial(module.retrieve_latents, sample_mode="argmax"))
     family, pipeline = family_of(folder_of(name)), pipeline_of(folder_of(name), name)
-    given = Given(family.embed_text([SENTENCES[0]]), family.encode(video()).channels)
-    missing = family.grid.missing(3)
-    noise = torch.randn(1, 4, 3 + missing, 4, 6, generator=torch.Generator().manual_seed(3))
-    scheduler, latents = family.process.scheduler(), noise
-    scheduler.set_timesteps(4)
-    with torch.no_grad():
-        for timestep in scheduler.timesteps:
-            level = family.process.level_of(timestep).expand(1, 3 + missing)
-            latents = scheduler.step(family.velocity(latents, level, given), timestep, latents).prev_sample
-    shape = {"num_frames": FRAMES, "height": HEIGHT, "width": WIDTH, "max_sequence_length": TEXT_TOKENS}
-    asked = {**shape, "prompt": SENTENCES[0], "num_inference_steps": 4, "guidance_scale": 1.0}
-    answer = pipeline(
-        video()[:, :, 0] / 2 + 0.5, **asked, latents=noise.transpose(1, 2), output_type="latent"
+    model = Model(ModelConfig(identity=IdentityConfig(width=16)), family, seed=0)
+    picture = (
+        np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8) if KINDS[name].image else None
     )
-    torch.testing.assert_close(latents, answer.frames.transpose(1, 2), atol=1e-5, rtol=0)
-    with pytest.raises(InputError, match="picture"):
-        family.velocity(latents, torch.full((1, 3 + missing), 0.5), Given(given.text))
+    config = GenerateConfig(FRAMES, HEIGHT, WIDTH, steps=5, guidance=guidance, seed=3)
+    latents = sample(model, Scene(SENTENCES[0], anchor=picture), config)
+    missing = family.grid.missing(3)
+    noise = torch.randn(1, 4, 3 + missing, 4, 6, generator=stream(3, 0, "generate"))
+    shape = {"num_frames": FRAMES, "height": HEIGHT, "width": WIDTH, "max_sequence_length": TEXT_TOKENS}
+    asked = {**shape, "prompt": SENTENCES[0], "num_inference_steps": 5, "guidance_scale": guidance}
+    start = {} if picture is None else {"image": Image.fromarray(picture)}
+    answer = pipeline(**asked, **start, latents=noise.transpose(1, 2), output_type="latent").frames
+    torch.testing.assert_close(latents, answer.transpose(1, 2)[:, :, missing:], atol=1e-5, rtol=0)
 
 
 def without(part: str) -> Callable[[Path], None]:
@@ -253,3 +227,9 @@ def test_a_size_that_does_not_fit_is_refused_before_encoding(
 ) -> None:
     with pytest.raises(InputError, match=message):
         family_of(folder_of(name)).encode(torch.zeros(1, 3, *size))
+
+
+def test_a_transformer_that_reads_a_picture_wants_one(folder_of: FolderOf) -> None:
+    family = family_of(folder_of("1.5-i2v"))
+    with pytest.raises(InputError, match="makes videos of a picture"):
+        family.velocity(torch.zeros(1, 4, 4, 4, 6), torch.ones(1, 4), Given(torch.zeros(1, TEXT_TOKENS, 16)))
