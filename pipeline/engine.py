@@ -231,7 +231,7 @@ class Engine:
         raised = torch.tensor([float(flag)], device=self.device)
         total = torch.cat([raised, *([torch.stack(flat).sum(0) * weights] if flat else [])])
         dist.all_reduce(total)
-        values = total.split(sizes)
+        values = torch.split(total, sizes)
         return {name: value.tolist() for name, value in zip(["", *names], values, strict=True)}
 
     def gradient_norm(self) -> float:

@@ -36,8 +36,8 @@ class DiffusionObjective(nn.Module):
     def forward(self, batch: Batch, level: float | None = None) -> dict[str, torch.Tensor]:
         """Scalars: loss, loss_NAME for each loss with a weight, router_accuracy, cross_face_share, the share of
         characters that were shown a face from outside their sample, and visual_tokens, of a sample; and pairs (see
-        ``curves``): loss_diffusion by noise level, mask_error by character. With a ``level`` all samples are at that
-        one, and nothing is dropped.
+        ``curves``): loss_diffusion by noise level, mask_error by character. With a ``level`` all samples are at
+        that one, and nothing is dropped.
         """
         drawn = self.config.noise
         if level is not None:

@@ -25,10 +25,16 @@ def rows(batch: Batch, at: slice) -> Batch:
 def test_it_answers_named_scalars(
     new_model: NewModel, model_config: ModelConfig, make_batch: MakeBatch
 ) -> None:
-    scalars = objective.build(model_config, new_model(), seed=0)(make_batch())
+    batch = make_batch()
+    scalars = objective.build(model_config, new_model(), seed=0, shown=(batch.cast[0][1],))(batch)
     named = {"loss_diffusion", "loss_mask", "loss_routing"}
-    assert set(scalars) == {"loss", "router_accuracy", "cross_face_share"} | named
-    assert all(value.shape == () and value.isfinite() for value in scalars.values())
+    quarters = {f"loss_diffusion_at_{q}" for q in ("0.00_0.25", "0.25_0.50", "0.50_0.75", "0.75_1.00")}
+    curves = quarters | {f"mask_error/{batch.cast[0][1]}"}
+    assert set(scalars) == {"loss", "router_accuracy", "cross_face_share", "visual_tokens"} | named | curves
+    assert all(value.isfinite().all() for value in scalars.values())
+    assert all(scalars[name].shape == ((2,) if name in curves else ()) for name in scalars)
+    sums = torch.stack([scalars[name] for name in quarters]).sum(0)  # every sample is in one quarter
+    torch.testing.assert_close(sums, torch.stack([2 * scalars["loss_diffusion"], torch.tensor(2.0)]))
     weights = model_config.losses
     total = sum(getattr(weights, name.removeprefix("loss_")) * scalars[name] for name in named)
     torch.testing.assert_close(scalars["loss"], total)
@@ -50,7 +56,8 @@ def test_samples_answer_alike_in_any_batch(
         whole = made(batch)
         parts = [made(rows(batch, slice(i, i + 1))) for i in range(4)]
     for name, value in whole.items():
-        mean = torch.stack([part[name] for part in parts]).mean()
+        together = torch.stack([part[name] for part in parts])
+        mean = together.mean() if value.ndim == 0 else together.sum(0)
         torch.testing.assert_close(value, mean, atol=2e-6, rtol=1e-5, msg=name)
 
 

@@ -4,21 +4,43 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from pipeline import throughput
-from pipeline.throughput import Work
+from pipeline.throughput import Speedometer
 
 
-def test_operations_of_a_known_network_are_counted() -> None:
-    network = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.GELU(), torch.nn.Linear(32, 4))
-    counted = throughput.forward_operations(lambda: network(torch.zeros(5, 8)))
-    assert counted == 2 * 5 * (8 * 32 + 32 * 4)  # a multiplication and an addition per weight and row
+class Objective(nn.Module):
+    """A trained network behind a frozen codec that is none of its modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transformer = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 4))
+        self.codec = [nn.Linear(8, 8)]
+
+    def forward(self, video: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.transformer(self.codec[0](video))
+        return answer
+
+
+BY_HAND = 2 * 5 * (8 * 32 + 32 * 4)  # a multiplication and an addition per weight and row
+
+
+def test_operations_of_what_is_trained_are_counted_and_no_others() -> None:
+    objective = Objective()
+    video = torch.zeros(5, 8)
+    assert throughput.forward_operations(lambda: objective(video), ("transformer",)) == BY_HAND
 
 
 def test_figures_of_a_step() -> None:
-    shown = throughput.figures(Work(4, 600, 10**9), 2, 0.5, torch.device("cpu"))
+    speed, objective = Speedometer(2, torch.device("cpu")), Objective()
+    assert "model_tflops_per_s" not in speed.figures(1, 1.0, 1.0)
+    for times in (1, 7):  # the first count stays
+        rows = torch.zeros(5 * times, 8)
+        speed.count(lambda rows=rows: objective(rows), 5.0)
+    shown = speed.figures(4, 600.0, 0.5)
     assert shown["samples_per_s"] == 16 and shown["tokens_per_s"] == 2400
-    assert shown["model_tflops_per_s"] == pytest.approx(3 * 10**9 / 0.5 * 2 / 1e12)
+    assert shown["model_tflops_per_s"] == pytest.approx(3 * BY_HAND / 5 * 600 / 0.5 * 2 / 1e12)
     assert shown["memory_mb"] > 50 and "model_flops_utilisation" not in shown
 
 
