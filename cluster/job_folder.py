@@ -175,8 +175,12 @@ class JobFolder:
 
     def note_attempt(self, attempt: Attempt) -> None:
         """Append the attempt as it stands now."""
-        with (self.job / "attempts.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(asdict(attempt)) + "\n")
+        line = json.dumps(asdict(attempt)).encode() + b"\n"
+        with (self.job / "attempts.jsonl").open("a+b") as stream:
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+                line = line if stream.read() == b"\n" else b"\n" + line  # a torn one takes no other along
+            stream.write(line)
             stream.flush()
             os.fsync(stream.fileno())
 

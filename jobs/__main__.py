@@ -12,14 +12,13 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
-from types import FrameType
 from typing import Protocol
 
 from cluster.spec import JobError
 from data_prep.records import InputError
+from jobs.stop_signals import interrupted_by_signals
 
 VERBS = {  # name: what --help says; the module of the same name in jobs/ is imported only when its verb runs
     "prepare": "clips to shards: find people, link identities, draw masks, choose references, pack",
@@ -39,7 +38,6 @@ VERBS = {  # name: what --help says; the module of the same name in jobs/ is imp
     "doctor": "check this machine, or the cluster that jobs are to run on",
     "faces": "install face packs; draw what they see in a picture",
 }
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # schedulers send either
 EXIT_INPUT, EXIT_AGAIN, EXIT_INTERRUPTED = 2, 75, 130  # 1 is what Python gives for a traceback
 
 
@@ -67,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INPUT
     signals: list[int] = []
     try:
-        with _interrupted_by_signals(signals):
+        with interrupted_by_signals(signals):
             code: int = args.run(args)
     except (InputError, JobError) as error:
         sys.stderr.write(f"castbank {args.verb}: {error}\n")
@@ -82,24 +80,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return EXIT_AGAIN if signals else EXIT_INTERRUPTED
     return code
-
-
-@contextmanager
-def _interrupted_by_signals(came: list[int]) -> Iterator[None]:
-    """SIGTERM and SIGUSR1 end a verb as Ctrl-C does, and are put into ``came``; a second one does not disturb."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        for each in STOP_SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

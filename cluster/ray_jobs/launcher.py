@@ -205,14 +205,18 @@ def _check_nodes(spec: JobSpec, client: Any) -> None:
     nodes = [node for node in answer.json()["data"]["result"]["result"] if node["state"] == "ALIVE"]
     if _autoscales(status.json()):
         return
-    needs = spec.resources
-    wants = {"CPU": needs.cpus_per_process, "GPU": needs.gpus_per_process}
+    needs, together = (
+        spec.resources,
+        1 if spec.ranks else spec.world,
+    )  # on one node; ranks are placed one by one
+    wants = {"CPU": needs.cpus_per_process * together, "GPU": needs.gpus_per_process * together}
     for (what, amount), field in zip(wants.items(), ("cpus_per_process", "gpus_per_process"), strict=True):
         most = max((node["resources_total"].get(what, 0.0) for node in nodes), default=0.0)
         if amount > most and (spec.ranks or needs.gpus_per_process):
             raise JobError(
-                f"resources.{field}: {amount} asked for, but no node of {client.get_address()} has more than "
-                f"{most:g} ({len(nodes)} nodes are alive); lower it, or add such a node first"
+                f"resources.{field}: {amount} asked for{' by all parts' if together > 1 else ''}, but no node of "
+                f"{client.get_address()} has more than {most:g} ({len(nodes)} nodes are alive); lower it, or add "
+                "such a node first"
             )
 
 

@@ -283,3 +283,8 @@ def test_more_than_a_node_has_is_refused(lab: RayLab, tmp_path: Path) -> None:
     spec = job(lab, tmp_path / "big", "-c", "", resources=Resources(gpus_per_process=8), ranks=True)
     with pytest.raises(JobError, match=r"resources\.gpus_per_process: 8 asked for, but no node"):
         RayLauncher().submit(spec, ())
+    parts = job(lab, tmp_path / "parts", "", resources=Resources(gpus_per_process=1), array=64)
+    with pytest.raises(
+        JobError, match=r"resources\.cpus_per_process: 64 asked for by all parts, but no node"
+    ):
+        RayLauncher().submit(parts, ())  # they run on one node, and would wait for ever

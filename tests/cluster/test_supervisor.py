@@ -250,6 +250,8 @@ def test_a_torn_line_is_left_out(tmp_path: Path) -> None:
     with (place.job / "attempts.jsonl").open("a") as stream:
         stream.write('{"numb')
     assert [attempt.number for attempt in place.attempts()] == [1]
+    place.note_attempt(Attempt(2, "u", "h", "", 2.0))  # nor is the next one lost with it
+    assert [attempt.number for attempt in place.attempts()] == [1, 2]
 
 
 def test_a_supervisor_that_waited_leaves_the_job_to_the_one_that_has_it(tmp_path: Path) -> None:

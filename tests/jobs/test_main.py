@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -100,6 +101,30 @@ def test_a_stop_signal_ends_a_verb_as_ctrl_c_does_and_exits_75(number: signal.Si
     assert said.strip().splitlines() == [
         f"castbank doctor: stopped by {number.name}; nothing half-written stays, run it again to go on"
     ]
+
+
+def test_a_stop_signal_in_a_callback_is_not_lost() -> None:
+    """As in one that an import makes, where what a handler raises goes no further."""
+    lost = "class Lost:\n        def __del__(self): signal.raise_signal(signal.SIGTERM); self.here = True\n"
+    job = with_doctor_that(f"{lost}    Lost()\n    signal.pause()")
+    _, said = job.communicate(timeout=60)
+    assert job.returncode == 75
+    assert said.strip().splitlines() == [
+        "castbank doctor: stopped by SIGTERM; nothing half-written stays, run it again to go on"
+    ]
+
+
+def test_a_stop_signal_waits_for_the_end_of_an_import(tmp_path: Path) -> None:
+    """Of which the rest would be missing where what ends the verb wants it."""
+    (tmp_path / "slow_to_import.py").write_text(
+        "import os, signal\nsignal.raise_signal(signal.SIGTERM)\nfor _ in range(1000): pass\nwhole = True\n"
+    )
+    words = (
+        f"sys.path.insert(0, {str(tmp_path)!r}); import slow_to_import as made; print(made.whole, flush=True)"
+    )
+    job = with_doctor_that(f"{words}\n    signal.pause()")
+    said, _ = job.communicate(timeout=60)
+    assert (job.returncode, said) == (75, "True\n")
 
 
 def test_a_second_sigterm_does_not_disturb_the_ending() -> None:

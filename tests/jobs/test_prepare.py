@@ -126,8 +126,8 @@ def test_sigterm_while_ray_starts_is_one_line_and_exit_code_75(corpus: Path, tmp
     root = Path(__file__).parent.parent.parent
     with subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) as job:
         assert job.stderr is not None
-        while "analyse: 0/" not in job.stderr.readline():
-            pass
+        while "analyse: 0/" not in (line := job.stderr.readline()):
+            assert line, "it ended before it analysed"
         job.terminate()
         said = job.stderr.read()
     assert job.returncode == 75, said
