@@ -153,6 +153,11 @@ class Engine:
         """Whether the last step changed the weights: it does not where a gradient was infinite or NaN."""
         return not getattr(self._engine.optimizer, "overflow", False)
 
+    @property
+    def counted(self) -> Sequence[torch.nn.Module]:
+        """The objective's modules whose operations are its own, see ``throughput``; none where it names none."""
+        return tuple(getattr(self._engine.module, "counted", ()))
+
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The objective's named scalars; under bf16 its matrix products run in bf16."""
         with self.precision():
@@ -224,10 +229,8 @@ class Engine:
         names = sorted(parts[0])
         sizes = [1, *(parts[0][name].numel() for name in names)]
         flat = [torch.cat([part[n].float().reshape(-1) for n in names]) for part in parts] if names else []
-        shares = [share if part.ndim == 0 else 1.0 for part in (parts[0][n] for n in names)]
-        weights = torch.tensor(shares, device=self.device).repeat_interleave(
-            torch.tensor(sizes[1:], device=self.device)
-        )
+        shares = [share if parts[0][n].ndim == 0 else 1.0 for n in names for _ in range(parts[0][n].numel())]
+        weights = torch.tensor(shares, device=self.device)
         raised = torch.tensor([float(flag)], device=self.device)
         total = torch.cat([raised, *([torch.stack(flat).sum(0) * weights] if flat else [])])
         dist.all_reduce(total)

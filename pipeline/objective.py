@@ -33,6 +33,11 @@ class DiffusionObjective(nn.Module):
         self.seed = seed
         self.shown = tuple(shown)
 
+    @property
+    def counted(self) -> tuple[nn.Module, ...]:
+        """What a step's operations are counted in; identity attention runs inside the transformer."""
+        return self.model.transformer, self.model.identity.encoder
+
     def forward(self, batch: Batch, level: float | None = None) -> dict[str, torch.Tensor]:
         """Scalars: loss, loss_NAME for each loss with a weight, router_accuracy, cross_face_share, the share of
         characters that were shown a face from outside their sample, and visual_tokens, of a sample; and pairs (see

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 PASSES_PER_STEP = 3
-TRAINED = ("transformer", "encoder")  # identity attention runs inside the transformer
 # Dense bf16 operations per second, in the order they are looked for in the device's name (vendors' data sheets).
 PEAK_BF16 = {
     "H200": 989e12,
@@ -35,13 +37,44 @@ def peak_of(device_name: str) -> float | None:
     return next((peak for part, peak in PEAK_BF16.items() if part in device_name), None)
 
 
-def forward_operations(forward: Callable[[], object], inside: Sequence[str]) -> int:
-    """Floating-point operations of one call, counted while it runs: matrix products and convolutions within the
-    modules that are called by one of the names ``inside``, frozen codecs and encoders thus left out."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        forward()
-    counts = counter.get_flop_counts()
-    return sum(sum(ops.values()) for name, ops in counts.items() if name.rpartition(".")[2] in inside)
+class _Counter(TorchDispatchMode):
+    """Adds up the operations of what runs while ``inside`` is set, by PyTorch's own formulas."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.total = False, 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        answer = function(*args, **(kwargs or {}))
+        formula = flop_registry.get(function.overloadpacket)
+        if self.inside and formula is not None:
+            self.total += int(formula(*args, **(kwargs or {}), out_val=answer))
+        return answer
+
+
+def forward_operations(forward: Callable[[], object], modules: Sequence[nn.Module]) -> int:
+    """Floating-point operations of one call within some modules, counted while it runs: matrix products, attentions
+    and convolutions; those of frozen codecs and encoders, which are none of the modules, are left out."""
+    counter = _Counter()
+
+    def enter(*_: Any) -> None:
+        counter.inside = True
+
+    def leave(*_: Any) -> None:
+        counter.inside = False
+
+    hooks = [
+        hook for m in modules for hook in (m.register_forward_pre_hook(enter), m.register_forward_hook(leave))
+    ]
+    try:
+        with counter:
+            forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return counter.total
 
 
 class Speedometer:
@@ -51,10 +84,10 @@ class Speedometer:
         self._world, self._device = world, device
         self._per_token: float | None = None
 
-    def count(self, forward: Callable[[], object], num_tokens: float) -> None:
+    def count(self, forward: Callable[[], object], modules: Sequence[nn.Module], num_tokens: float) -> None:
         """Count the operations of one forward pass over so many visual tokens, the first time that it is asked."""
-        if self._per_token is None:
-            self._per_token = forward_operations(forward, TRAINED) / num_tokens
+        if self._per_token is None and modules and num_tokens:
+            self._per_token = forward_operations(forward, modules) / num_tokens
 
     def figures(self, num_samples: int, num_tokens: float, seconds: float) -> dict[str, float]:
         """Of one step, in which this rank had so many samples and visual tokens; memory of this rank in MB.

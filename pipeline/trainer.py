@@ -28,6 +28,16 @@ from pipeline.rank import EXIT_REQUEUE, Rank
 from pipeline.stability import NonFinite, Pass, SpikeDetector, nonfinite, spike
 from pipeline.throughput import Speedometer
 
+# what is measured of a step rather than computed, and so differs between runs that learn the same
+MEASURED = (
+    "step_time_s",
+    "data_wait_share",
+    "samples_per_s",
+    "tokens_per_s",
+    "memory_mb",
+    "model_tflops_per_s",
+)
+
 
 @dataclass(frozen=True)
 class StepDone:
@@ -186,8 +196,8 @@ class Trainer:
         }
         num_samples = sum(len(batch.keys) for batch in batches)
         num_tokens = means.get("visual_tokens", 0.0) * num_samples
-        if num_tokens:
-            self._speed.count(lambda: self._engine.evaluate(batches[0], 0.5), num_tokens / len(batches))
+        once, modules = lambda: self._engine.evaluate(batches[0], 0.5), self._engine.counted
+        self._speed.count(once, modules, num_tokens / len(batches))
         own |= self._speed.figures(num_samples, num_tokens, spent_s)
         return means | own, stopping
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from jobs.__main__ import main
 from pipeline.run_folder import read_metrics
+from pipeline.trainer import MEASURED
 
 NUM_STEPS = 16
 SMALL = f"""
@@ -25,7 +26,6 @@ data: {{num_frames: 3, frame_stride: 2}}
 checkpoints: {{every_steps: 4}}
 tracking: {{flush_s: 0.2}}
 """
-MEASURED = ("step_time_s", "data_wait_share")
 
 
 @dataclass(frozen=True)

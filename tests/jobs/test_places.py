@@ -19,6 +19,7 @@ from cluster import heartbeats
 from cluster.job_folder import JobFolder
 from jobs.__main__ import main
 from pipeline.run_folder import read_metrics
+from pipeline.trainer import MEASURED
 from tests.cluster.ray_lab import RayLab, ray_lab
 from tests.cluster.slurm_lab.lab import Lab
 from tests.small_shards import make_shards
@@ -38,7 +39,6 @@ data: {{num_frames: 3, frame_stride: 2}}
 checkpoints: {{every_steps: 4}}
 tracking: {{flush_s: 0.5, num_samples: 1}}
 """
-MEASURED = ("step_time_s", "data_wait_share")
 LIMIT_S = 400.0
 
 

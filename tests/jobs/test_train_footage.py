@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.run_folder import read_metrics
+from pipeline.trainer import MEASURED
 from tests.waiting import until
 
 NUM_STEPS, KILLED_AFTER = 12, 7
-MEASURED = ("step_time_s", "data_wait_share")
 
 
 def train(shards: Path, run: Path) -> subprocess.Popen[bytes]:

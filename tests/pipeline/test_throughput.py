@@ -29,7 +29,7 @@ BY_HAND = 2 * 5 * (8 * 32 + 32 * 4)  # a multiplication and an addition per weig
 def test_operations_of_what_is_trained_are_counted_and_no_others() -> None:
     objective = Objective()
     video = torch.zeros(5, 8)
-    assert throughput.forward_operations(lambda: objective(video), ("transformer",)) == BY_HAND
+    assert throughput.forward_operations(lambda: objective(video), (objective.transformer,)) == BY_HAND
 
 
 def test_figures_of_a_step() -> None:
@@ -37,7 +37,7 @@ def test_figures_of_a_step() -> None:
     assert "model_tflops_per_s" not in speed.figures(1, 1.0, 1.0)
     for times in (1, 7):  # the first count stays
         rows = torch.zeros(5 * times, 8)
-        speed.count(lambda rows=rows: objective(rows), 5.0)
+        speed.count(lambda rows=rows: objective(rows), (objective.transformer,), 5.0)
     shown = speed.figures(4, 600.0, 0.5)
     assert shown["samples_per_s"] == 16 and shown["tokens_per_s"] == 2400
     assert shown["model_tflops_per_s"] == pytest.approx(3 * BY_HAND / 5 * 600 / 0.5 * 2 / 1e12)
