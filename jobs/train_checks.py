@@ -48,11 +48,12 @@ def check(config: TrainConfig) -> None:
     from pipeline.families import family_type
 
     configs.check_ranges(config, ALLOWED)
-    family = family_type(config.model.family.name)
-    if config.model.noise.anchor > 0 and not family.anchors:
+    outline = family_type(config.model.family.name).look(config.model.family)
+    if config.model.noise.anchor > 0 and not outline.anchors:
         raise InputError(
-            f"model.noise.anchor={config.model.noise.anchor}: family {config.model.family.name!r} has one noise "
-            "level for all frames and cannot be given a clean first one; set it to 0, or take the wan family"
+            f"model.noise.anchor={config.model.noise.anchor}: this model of family {config.model.family.name!r} "
+            "has one noise level for all frames, or is given a picture otherwise, and takes no clean first frame; "
+            "set it to 0, or take a text-to-video model of the wan family"
         )
     if config.base:
         check_base(config)

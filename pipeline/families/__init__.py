@@ -5,8 +5,9 @@ from __future__ import annotations
 from data_prep.records import InputError
 from pipeline.families.contract import Family
 from pipeline.families.tiny import TinyFamily
+from pipeline.families.wan import WanFamily
 
-FAMILIES: dict[str, type[Family]] = {"tiny": TinyFamily}
+FAMILIES: dict[str, type[Family]] = {"tiny": TinyFamily, "wan": WanFamily}
 
 
 def family_type(name: str) -> type[Family]:

@@ -94,13 +94,23 @@ class Given:
         return Given(self.text.to(dtype), *rest)
 
 
+@dataclass(frozen=True)
+class Outline:
+    """What is known of a model before its weights are read. anchors: whether its transformer takes a noise level
+    per latent frame, so that a first frame can be given clean; pictured: whether it cannot do without a first
+    frame's picture (image-to-video)."""
+
+    grid: LatentGrid
+    anchors: bool
+    pictured: bool = False
+
+
 class Family(Protocol):
     """One kind of video diffusion transformer, with what is frozen around it.
 
     ``sites`` are the modules (one per block, in order, each of hidden width ``width``) after whose output
     identity attention adds its own: the last attention before the feed-forward. ``process`` is how noise is added.
-    ``anchors`` says whether the transformer takes a noise level per latent frame, so that a first frame can be
-    given clean. ``pretrained`` says that its weights are had from elsewhere: a run keeps only what it changed.
+    ``pretrained`` says that its weights are had from elsewhere: a run keeps only what it changed.
     """
 
     transformer: nn.Module
@@ -108,9 +118,17 @@ class Family(Protocol):
     width: int
     latent_channels: int
     grid: LatentGrid
+    outline: Outline
     process: Process
-    anchors: ClassVar[bool]
     pretrained: ClassVar[bool]
+
+    @classmethod
+    def look(cls, config: FamilyConfig) -> Outline:
+        """What the configuration, and the configuration files of a pretrained model, say; loads no weights.
+
+        Raises:
+            InputError: there is no such model, or it is not of this family.
+        """
 
     @classmethod
     def create(cls, config: FamilyConfig, videos: Iterable[torch.Tensor], seed: int) -> Self:
@@ -135,4 +153,4 @@ class Family(Protocol):
 
     def velocity(self, latents: torch.Tensor, level: torch.Tensor, given: Given) -> torch.Tensor:
         """The transformer's estimate of the process's velocity, f32[B,C,t,h,w], at noise levels f32[B,t] in [0,1],
-        equal within a sample but for a first frame at 0 where ``anchors``."""
+        equal within a sample but for a first frame at 0 where ``outline.anchors``."""

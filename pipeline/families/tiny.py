@@ -20,10 +20,10 @@ from torch import nn
 
 from data_prep.records import InputError
 from pipeline.config import FamilyConfig, TinyConfig
-from pipeline.families.contract import Encoded, Given, LatentGrid
+from pipeline.families.contract import Encoded, Given, LatentGrid, Outline
+from pipeline.families.timesteps import timesteps_of
 from pipeline.processes import Flow, Process
 
-TIMESTEPS = 1000.0  # Wan's transformer reads sigma on this scale
 LEAST_SIGMA = 0.05  # what a guess is divided by at least, as there
 PLACE_CHANNELS = 8  # sine and cosine of two frequencies over height and over width
 
@@ -125,18 +125,9 @@ def place_of(latents: torch.Tensor) -> torch.Tensor:
     return torch.cat([rows, columns])[None, :, None].expand(b, PLACE_CHANNELS, t, h, w).to(latents.dtype)
 
 
-def timesteps_of(level: torch.Tensor, tokens_per_frame: int) -> torch.Tensor:
-    """Wan's time steps of levels f32[B,t] in [0,1]: f32[B] where a sample's frames are all at one level, which
-    costs a row of modulation per sample, else f32[B,L], one per token."""
-    if bool((level == level[:, :1]).all()):
-        return level[:, 0] * TIMESTEPS
-    return (level * TIMESTEPS).repeat_interleave(tokens_per_frame, 1)
-
-
 class TinyFamily:
     """``contract.Family`` over ``diffusers.WanTransformer3DModel``."""
 
-    anchors: ClassVar[bool] = True
     pretrained: ClassVar[bool] = False
 
     def __init__(self, transformer: nn.Module, codec: PatchPCA, config: TinyConfig) -> None:
@@ -147,8 +138,14 @@ class TinyFamily:
         self.sites = tuple(cast("nn.Module", block.attn2) for block in blocks)
         self.width = config.num_heads * config.head_dim
         self.latent_channels = config.latent_channels
-        self.grid = LatentGrid(frames=1, pixels=config.patch_px, patch=(1, 1, 1))
+        self.outline = self.look(FamilyConfig(tiny=config))
+        self.grid = self.outline.grid
         self.process: Process = Flow(config.shift)
+
+    @classmethod
+    def look(cls, config: FamilyConfig) -> Outline:
+        """A grid of the configured patches."""
+        return Outline(LatentGrid(frames=1, pixels=config.tiny.patch_px, patch=(1, 1, 1)), anchors=True)
 
     @classmethod
     def create(cls, config: FamilyConfig, videos: Iterable[torch.Tensor], seed: int) -> Self:
