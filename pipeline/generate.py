@@ -60,17 +60,19 @@ def generate(model: Model, scene: Scene, config: GenerateConfig, progress: Progr
     context = _context(model, scene, config, device)
     scheduler = family.process.scheduler()
     scheduler.set_timesteps(config.steps, device=device)
-    noise = torch.randn(1, family.latent_channels, *size, generator=stream(config.seed, 0, "generate"))
+    missing = family.grid.missing(size[0])
+    frames = (size[0] + missing, *size[1:])
+    noise = torch.randn(1, family.latent_channels, *frames, generator=stream(config.seed, 0, "generate"))
     latents = noise.to(device)
     for step, timestep in enumerate(scheduler.timesteps):
-        level = family.process.level_of(timestep).expand(1, size[0])
+        level = family.process.level_of(timestep).expand(1, frames[0])
         velocity = model.velocity(latents, level, asked, context).float()
         if config.guidance != 1:
             away = model.velocity(latents, level, unasked, None).float()
             velocity = away + config.guidance * (velocity - away)
         latents = scheduler.step(velocity, timestep, latents).prev_sample
         progress("sampling", step + 1, config.steps)
-    video = family.decode(latents)[0].permute(1, 2, 3, 0)  # [T,H,W,3]
+    video = family.decode(latents[:, :, missing:])[0].permute(1, 2, 3, 0)  # [T,H,W,3]
     return np.asarray(((video + 1) * 127.5).round().to(torch.uint8).cpu().numpy())
 
 

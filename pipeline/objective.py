@@ -55,10 +55,11 @@ class DiffusionObjective(nn.Module):
         with torch.no_grad():
             encoded = family.encode(batch.video)
             given = Given(self._text(batch).to(encoded.latents.device), encoded.channels, encoded.image)
-            level = self._levels(positions, encoded.latents.shape[2])
-            eps = noise.noise_like(encoded.latents, seed, positions)
-            noisy, target = family.process.noisy(encoded.latents, eps, level)
-            coverage = family.grid.coverage(batch.label_map, batch.cast_mask.shape[1])
+            clean = family.grid.filled(encoded.latents)
+            level = self._levels(positions, clean.shape[2])
+            eps = noise.noise_like(clean, seed, positions)
+            noisy, target = family.process.noisy(clean, eps, level)
+            coverage = family.grid.filled(family.grid.coverage(batch.label_map, batch.cast_mask.shape[1]))
             takes_mask = noise.coins(seed, positions, "mask_loss", self.config.losses.mask_probability)
         velocity = self.model.velocity(noisy, level, given, context)
         return Prediction(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from data_prep.records import InputError
+from pipeline.families.cogvideox import CogVideoXFamily
 from pipeline.families.contract import Family
 from pipeline.families.tiny import TinyFamily
 from pipeline.families.wan import WanFamily
 
-FAMILIES: dict[str, type[Family]] = {"tiny": TinyFamily, "wan": WanFamily}
+FAMILIES: dict[str, type[Family]] = {
+    "cogvideox": CogVideoXFamily,
+    "tiny": TinyFamily,
+    "wan": WanFamily,
+}
 
 
 def family_type(name: str) -> type[Family]:

@@ -21,15 +21,21 @@ class LatentGrid:
 
     ``frames`` source frames share a latent frame, except the first, which has its own (the causal VAE's
     1 | 4 | 4 ...; 1 where time is not compressed); a cell is ``pixels`` × ``pixels``; a token is ``patch``
-    (t, h, w) cells.
+    (t, h, w) cells. ``only``: num_frames, height_px and width_px of the one video that learned positions allow.
     """
 
     frames: int
     pixels: int
     patch: tuple[int, int, int]
+    only: tuple[int, int, int] | None = None
 
     def size(self, num_frames: int, height_px: int, width_px: int) -> tuple[int, int, int]:
         """Latent (t, h, w) of a video; raises InputError where the video does not fill the grid."""
+        if self.only not in (None, (num_frames, height_px, width_px)):
+            raise InputError(
+                f"num_frames, height_px, width_px: {num_frames}, {height_px}, {width_px} came; this model has "
+                f"learned positions for one video alone; use {', '.join(map(str, self.only or ()))}"
+            )
         if num_frames < 1 or (num_frames - 1) % self.frames:
             raise InputError(
                 f"num_frames: {num_frames} does not fit this family's grouping; use 1 + a multiple of {self.frames}"
@@ -59,9 +65,14 @@ class LatentGrid:
         rest = cells[:, :, 1:].reshape(b, num_characters, t - 1, self.frames, h, w).mean(3)
         return torch.cat([cells[:, :, :1], rest], 2)
 
+    def missing(self, num_latent_frames: int) -> int:
+        """Latent frames that are put before these until tokens of ``patch[0]`` frames are full; they are noised,
+        trained and sampled as the others are, and dropped before decoding."""
+        return -num_latent_frames % self.patch[0]
+
     def filled(self, cells: torch.Tensor) -> torch.Tensor:
         """[B,C,t,h,w] with its first frame repeated before it until tokens of ``patch[0]`` frames are full."""
-        missing = -cells.shape[2] % self.patch[0]
+        missing = self.missing(cells.shape[2])
         return torch.cat([cells[:, :, :1].expand(-1, -1, missing, -1, -1), cells], 2) if missing else cells
 
     def tokens(self, cells: torch.Tensor) -> torch.Tensor:
