@@ -37,11 +37,11 @@ def peak_of(device_name: str) -> float | None:
     return next((peak for part, peak in PEAK_BF16.items() if part in device_name), None)
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the operations of what runs while ``inside`` is set, by PyTorch's own formulas."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.inside, self.total = False, 0
 
     def __torch_dispatch__(

@@ -13,6 +13,22 @@ from pipeline.identity.attention import CastContext, ContextSlot, IdentityAttent
 from pipeline.identity.encoder import ReferenceEncoder
 
 
+class CastSlots(nn.Module):
+    """An embedding for each slot and the separator; a module of its own, since ZeRO-3 gathers a module's parameters
+    when it is called, and a context is made outside the network's call."""
+
+    def __init__(self, num_slots: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.randn(num_slots, width))
+        self.separator = nn.Parameter(torch.randn(width))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens f32[B,N,K,C] → f32[B,N,K+1,C]."""
+        b, n, _, width = tokens.shape
+        tokens = tokens + self.embedding[:n, None]
+        return torch.cat([tokens, self.separator.expand(b, n, 1, width)], 2)
+
+
 class IdentityNetwork(nn.Module):
     """Turns references, or a bank's tokens, into the context that its attentions read.
 
@@ -25,13 +41,12 @@ class IdentityNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = ReferenceEncoder(config)
-        self.slots = nn.Parameter(torch.randn(config.max_cast, config.width))
-        self.separator = nn.Parameter(torch.randn(config.width))
+        self.slots = CastSlots(config.max_cast, config.width)
         self.slot = ContextSlot()
         self.attentions = nn.ModuleList()
         for site in sites[config.every - 1 :: config.every]:
             attention = IdentityAttention(width, config.width, config.num_heads)
-            hook = IdentityHook(len(self.attentions), attention, self.slot)
+            hook = IdentityHook(attention, self.slot, self.slot.new_layer())
             site.register_forward_hook(hook, with_kwargs=True)
             self.attentions.append(attention)
 
@@ -43,12 +58,10 @@ class IdentityNetwork(nn.Module):
         layout: torch.Tensor | None = None,
     ) -> CastContext:
         """Tokens f32[B,N,K,C] and mask bool[B,N] of a cast, as ``CastContext`` describes; N at most max_cast."""
-        b, n, _, width = tokens.shape
-        if n > len(self.slots):
-            raise InputError(f"cast: {n} characters, but identity.max_cast is {len(self.slots)}; name fewer")
-        tokens = tokens + self.slots[:n, None]
-        tokens = torch.cat([tokens, self.separator.expand(b, n, 1, width)], 2)
-        return CastContext(tokens, mask, strength, layout)
+        n, most = tokens.shape[1], self.config.max_cast
+        if n > most:
+            raise InputError(f"cast: {n} characters, but identity.max_cast is {most}; name fewer")
+        return CastContext(self.slots(tokens), mask, strength, layout)
 
     def forward(self, references: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """References f32[B,N,R,D], mask bool[B,N,R] → tokens f32[B,N,K,C] of each character, without a slot."""

@@ -48,8 +48,9 @@ def slow(a: IdentityAttention, hidden: torch.Tensor, context: CastContext) -> to
         filled = [n for n in range(N) if context.mask[b, n]]
         for token in range(L):
             x = a.norm(hidden[b, token])
-            scores = [a.router_q(x) @ a.nobody / W**0.5]
-            scores += [a.router_q(x) @ a.router_k(context.tokens[b, n].mean(0)) / W**0.5 for n in filled]
+            asked = a.router_q.weight @ x + a.router_q.bias
+            scores = [asked @ a.nobody / W**0.5]
+            scores += [asked @ a.router_k(context.tokens[b, n].mean(0)) / W**0.5 for n in filled]
             route = torch.stack(scores).softmax(0)
             read = torch.zeros(W)
             for head in range(a.num_heads):
