@@ -1,5 +1,5 @@
-"""castbank train, interrupted in every way that a cluster knows, against the run that nobody disturbed; differences
-are printed (pytest -s)."""
+"""castbank train, interrupted in every way that a cluster knows, against the run that nobody disturbed; the largest
+differences are printed (pytest -s)."""
 
 from __future__ import annotations
 
