@@ -70,6 +70,7 @@ def test_it_writes_video_sheet_and_a_note_that_repeats_it(
         (["--cast", "ana"], "did you mean 'anna'"),
         (["--cast", "anna,anna"], "once"),
         (["--layout", "nowhere.png"], "--layout: 'nowhere.png' is not a file"),
+        (["--anchor", "nowhere.png"], "--anchor: 'nowhere.png' is not a file"),
         (["--output", "out.avi"], "ends in .mp4"),
         (["--output", "/proc/none/out.mp4"], "cannot be written to"),
     ],

@@ -134,6 +134,16 @@ def test_a_run_is_loaded_by_its_folder_or_its_export(
         assert np.array_equal(generate.generate(run.model, scene, CONFIG), expected)
 
 
+def test_a_first_frame_is_kept_and_changes_what_follows(new_model: NewModel, tokens: torch.Tensor) -> None:
+    model, scene = new_model(), Scene("Anna", tokens)
+    picture = np.full((32, 48, 3), (90, 140, 110), np.uint8)
+    video = generate.generate(model, replace(scene, anchor=picture), CONFIG)
+    assert np.abs(video[0].astype(int) - picture).max() <= 2  # the patch PCA has flat patches nearly whole
+    assert not np.array_equal(video[1:], generate.generate(model, scene, CONFIG)[1:])
+    with pytest.raises(InputError, match=r"first frame: one of 48x16 came; .* 48x32"):
+        generate.generate(model, replace(scene, anchor=picture[:16]), CONFIG)
+
+
 def test_contact_sheet_lays_frames_in_rows() -> None:
     frames = np.arange(7, dtype=np.uint8)[:, None, None, None] + np.ones((7, 2, 4, 3), np.uint8)
     sheet = generate.contact_sheet(frames, num_columns=5)
