@@ -51,6 +51,11 @@ ALLOWED = {  # key: least and greatest value
     "model.losses.mask": (0, MANY),
     "model.losses.routing": (0, MANY),
     "model.losses.mask_probability": (0, 1),
+    "model.losses.identity": (0, MANY),
+    "model.losses.identity_below": (0, 1),
+    "model.losses.identity_drift": (0, MANY),
+    "model.losses.identity_frames": (1, MANY),
+    "model.losses.identity_min_face_px": (1, MANY),
     "model.noise.text_drop": (0, 1),
     "model.noise.cast_drop": (0, 1),
     "model.noise.cross_face": (0, 1),
@@ -67,6 +72,7 @@ def check(config: TrainConfig) -> None:
 
     configs.check_ranges(config, ALLOWED)
     check_validation(config)
+    check_identity_loss(config)
     zero_config.check(config.engine)
     adapters.check(config.model.adapter)
     if config.checkpoints.keep_best and not config.checkpoints.best_of:
@@ -94,6 +100,15 @@ def check_data(config: TrainConfig) -> None:
     named = [Bucket.parse(text) for text in config.data.buckets]
     if len(set(named)) != len(named):
         raise InputError(f"data.buckets: {', '.join(map(str, named))}: one comes twice; give each once")
+
+
+def check_identity_loss(config: TrainConfig) -> None:
+    """Raise InputError where the identity loss would have no pixels to look at."""
+    if config.model.losses.identity > 0 and config.data.cache == "require":
+        raise InputError(
+            f"model.losses.identity={config.model.losses.identity} looks at frames, which data.cache=require does "
+            "not load; set data.cache to off, or the weight to 0"
+        )
 
 
 def check_validation(config: TrainConfig) -> None:

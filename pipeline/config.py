@@ -94,6 +94,15 @@ class LossConfig:
     mask: float = 1.0
     routing: float = 0.1
     mask_probability: float = 0.5  # share of samples that the mask loss takes (ConsisID's alpha)
+    # recognisability of the faces in the decoded estimate; a little goes far (0.05), and training with it reads no
+    # cached latents
+    identity: float = 0.0
+    identity_below: float = (
+        0.4  # noise level under which it is taken: above, an estimate shows nobody (measured)
+    )
+    identity_drift: float = 0.1  # weight of faces that change from frame to frame
+    identity_frames: int = 9  # first frames that are decoded for it, at most
+    identity_min_face_px: int = 24  # shorter side of a face that it looks at
 
 
 @dataclass(frozen=True)
