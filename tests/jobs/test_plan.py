@@ -12,10 +12,8 @@ from pipeline.families.published import MODELS
 
 
 def test_a_published_model(capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(["plan", "--model", "wan2.1-t2v-14b", "--gpus", "8", "engine.dtype=bf16", "engine.zero_stage=3"])
-        == 0
-    )
+    asked = ["engine.dtype=bf16", "engine.zero_stage=3", "engine.activation_checkpointing=true"]
+    assert main(["plan", "--model", "wan2.1-t2v-14b", "--gpus", "8", *asked]) == 0
     said = capsys.readouterr().out
     assert "1 x 32760 tokens per GPU" in said  # 21 latent frames of 30 x 52
     assert "bf16, ZeRO-3, 8 GPUs, checkpointing on" in said
@@ -52,6 +50,15 @@ def test_a_transformer_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert one["bytes"] == two["bytes"]
 
 
+@pytest.mark.parametrize("path", sorted(Path("jobs/configs").glob("train_[wc]*.yaml")), ids=lambda p: p.stem)
+def test_every_published_configuration_fits_the_gpus_that_it_asks_for(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "--config", str(path), "--gpus", "8", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["peak"] < 74 * 2**30, path  # of 80 GB cards, as far as they can be used
+
+
 def test_all_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--model", "list"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(MODELS)
@@ -79,7 +86,7 @@ def test_all_names(capsys: pytest.CaptureFixture[str]) -> None:
             ["model.adapter.kind=lora", "model.adapter.targets=[qkv]"],
             "model.adapter.targets: qkv match no layer",
         ),
-        (["--identity-only", "model.adapter.train_identity=false"], "nothing is trained"),
+        (["model.adapter.kind=none", "model.adapter.train_identity=false"], "train_identity"),
         (["--model", "tests"], "no transformer/config.json and no config.json there"),
         (["model.identity.every=0"], "model.identity.every=0: must be at least 1"),
         (["engine.zero_stage=4"], "engine.zero_stage"),

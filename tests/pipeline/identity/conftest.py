@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.tiny_cogvideox import TEXT_TOKENS, make_model
 
 from pipeline.config import CogVideoXConfig, FamilyConfig, ModelConfig, WanConfig
 from tests.property_table import MAX_CAST, Subject, Table
 from tests.small_wan import make_wan
-from tests.tiny_cogvideox import TEXT_TOKENS, make_model
 
 FAMILIES = ("tiny", "wan t2v", "cogvideox 1.0", "cogvideox 1.5")
 
