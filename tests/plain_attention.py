@@ -1,5 +1,5 @@
-"""Identity attention as its definition reads, all weights at once or one fused attention per character: what ours is
-compared with, in numbers, in memory and in time."""
+"""Identity attention as its definition reads, all weights at once, or one fused attention per character: what ours
+is compared with, in numbers, in memory and in time."""
 
 from __future__ import annotations
 
@@ -29,14 +29,11 @@ def fused_per_character(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """N answers of B·L·W."""
     hidden, logits, route = _routed(a, hidden, context)
-    read = torch.zeros(())
-    for n in range(context.tokens.shape[1]):
-        q, k, v = (
-            _projected(a, hidden, context.tokens[:, n])
-            if n == 0
-            else (q, *_projected(a, hidden[:, :1], context.tokens[:, n])[1:])
-        )
-        read = read + functional.scaled_dot_product_attention(q, k, v) * route[:, None, :, n + 1, None]
+    q, k, v = _projected(a, hidden, context.tokens.flatten(1, 2))
+    cast, read = context.tokens.shape[1], torch.zeros(())
+    for n, (keys, values) in enumerate(zip(k.chunk(cast, 2), v.chunk(cast, 2), strict=True), 1):
+        answer = functional.scaled_dot_product_attention(q, keys, values)
+        read = read + answer * route[:, None, :, n, None]
     return _out(a, read, context), logits
 
 
