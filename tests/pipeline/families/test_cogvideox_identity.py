@@ -170,7 +170,7 @@ def test_it_learns_a_batch(model_of: ModelOf, batch: Batch) -> None:
     trained = objective.build(model.config, model, seed=0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
-    for _ in range(30):
+    for _ in range(12):
         scalars = trained(batch)
         losses.append(scalars["loss_diffusion"].item())
         optimizer.zero_grad()
