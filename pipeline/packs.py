@@ -208,7 +208,7 @@ def _read(path: Path, entry: _Entry, check: bool) -> dict[str, torch.Tensor]:
     data = torch.empty(
         entry.end - entry.begin, dtype=torch.uint8
     )  # a bytearray would be filled with zeros first
-    view = memoryview(data.numpy())
+    view = memoryview(cast("Any", data.numpy()))
     with path.open("rb", buffering=0) as stream:
         stream.seek(entry.begin)
         if stream.readinto(view) != len(view):
