@@ -37,14 +37,14 @@ def fused_per_character(
     return _out(a, read, context), logits
 
 
-def saved_bytes(form: Form, hidden: torch.Tensor, context: CastContext) -> int:
+def saved_bytes(a: IdentityAttention, form: Form, hidden: torch.Tensor, context: CastContext) -> int:
     """What autograd keeps of one call, each storage once, parameters and what is given left out."""
-    given = {t.untyped_storage().data_ptr() for t in (hidden, context.tokens)}
+    given = {t.untyped_storage().data_ptr() for t in (hidden, context.tokens, *a.parameters())}
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if not tensor.is_leaf and storage.data_ptr() not in given:
+        if storage.data_ptr() not in given:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 

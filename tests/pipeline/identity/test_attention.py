@@ -93,15 +93,18 @@ def test_one_character_at_a_time_is_all_at_once(
         torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-5)
 
 
-def test_what_is_kept_for_backward_does_not_grow_with_the_cast(attention: IdentityAttention) -> None:
-    hidden, kept = torch.randn(1, 256, W), []
+def test_what_is_kept_for_backward_hardly_grows_with_the_cast() -> None:
+    attention, hidden, kept = IdentityAttention(128, C, num_heads=4), torch.randn(1, 2048, 128), []
     for n in (1, 8):
-        cast = CastContext(torch.randn(1, n, K, C), torch.ones(1, n, dtype=torch.bool), torch.ones(1))
+        cast = CastContext(torch.randn(1, n, 32, C), torch.ones(1, n, dtype=torch.bool), torch.ones(1))
         kept.append(
-            [saved_bytes(form, hidden, cast) for form in (attention, partial(all_at_once, attention))]
+            [
+                saved_bytes(attention, form, hidden, cast)
+                for form in (attention, partial(all_at_once, attention))
+            ]
         )
     (one, one_plain), (eight, eight_plain) = kept
-    assert eight < 1.5 * one and eight_plain > 3 * one_plain  # the router's logits are all that grows
+    assert eight < 1.3 * one and eight_plain > 3 * one_plain  # grows: logits, keys and values
 
 
 def test_a_token_routed_to_one_character_cannot_read_another(
