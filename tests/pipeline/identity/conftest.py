@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tiny_cogvideox import TEXT_TOKENS, make_model
+from tests.small_cogvideox import TEXT_TOKENS, make_model
 
 from pipeline.config import CogVideoXConfig, FamilyConfig, ModelConfig, WanConfig
 from tests.property_table import MAX_CAST, Subject, Table
