@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.small_cogvideox import TEXT_TOKENS, make_model
 
 from pipeline.config import CogVideoXConfig, FamilyConfig, ModelConfig, WanConfig
 from tests.property_table import MAX_CAST, Subject, Table
+from tests.small_cogvideox import TEXT_TOKENS, make_model
 from tests.small_wan import make_wan
 
 FAMILIES = ("tiny", "wan t2v", "cogvideox 1.0", "cogvideox 1.5")
