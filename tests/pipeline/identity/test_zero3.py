@@ -16,6 +16,7 @@ from pipeline.batch import Batch
 from pipeline.config import EngineConfig, FamilyConfig, ModelConfig, OptimizerConfig
 from pipeline.joining import meet
 from pipeline.objective import DiffusionObjective
+from pipeline.optimizer import adamw
 from pipeline.rank import Rank
 from pipeline.ranks import launch
 from tests.property_table import Table
@@ -37,7 +38,7 @@ def objective_of(config: ModelConfig) -> tuple[DiffusionObjective, torch.optim.A
     model = models.create(config, [], seed=1)
     adapters.apply(model.transformer, model.identity, config.adapter, seed=0)
     groups = adapters.trainable_groups(model.transformer, model.identity, config.adapter)
-    return objective.build(config, model, seed=0), engines.adamw(groups, OPTIONS)
+    return objective.build(config, model, seed=0), adamw(groups, OPTIONS)
 
 
 def train(rank: Rank, config: ModelConfig, batches: list[Batch]) -> int:
@@ -50,7 +51,9 @@ def train(rank: Rank, config: ModelConfig, batches: list[Batch]) -> int:
     for batch in batches:
         own = slice(half * rank.index, half * (rank.index + 1))
         scalars = engine.forward(
-            replace(batch, **{f.name: getattr(batch, f.name)[own] for f in fields(batch)})
+            replace(
+                batch, **{f.name: getattr(batch, f.name)[own] for f in fields(batch) if f.name != "frozen"}
+            )
         )
         engine.backward(scalars["loss"])
         engine.step(1.0)
@@ -69,7 +72,7 @@ def reference(config: ModelConfig, batches: list[Batch]) -> list[dict[str, float
         scalars["loss"].backward()
         torch.nn.utils.clip_grad_norm_(made.parameters(), EngineConfig().gradient_clipping)
         optimizer.step()
-        found.append({name: value.item() for name, value in scalars.items()})
+        found.append({name: value.item() for name, value in scalars.items() if value.ndim == 0})
     return found
 
 
