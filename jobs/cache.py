@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write("\n".join(table) + "\n")
         for kind in args.only or KINDS:
             wanted = items_of(opened, kind)
-            missing = find_missing(opened, kind, wanted, args.check, progress)
+            missing = find_missing(opened, kind, wanted, args, progress)
             if missing and not args.dry_run:
                 compute_all(pickle.dumps(asked), kind, missing, workers, progress)
             progress.close()
@@ -165,20 +165,22 @@ def folder_of(opened: Opened, kind: Kind) -> Path:
 
 
 def find_missing(
-    opened: Opened, kind: Kind, wanted: list[Item], check: bool, progress: ProgressBar
+    opened: Opened, kind: Kind, wanted: list[Item], args: argparse.Namespace, progress: ProgressBar
 ) -> list[Item]:
-    """What is not on disk, or damaged; of what lies in packs that is seen only with ``check``, except for packs
-    that are cut short. Packs with damage are removed."""
+    """What is not on disk, or damaged; of what lies in packs that is seen only with ``--check``, except for packs
+    that are cut short. A pack with damage is removed, and what else was in it is missing too, unless it is a dry run.
+    """
     if kind == "faces":
         there = looked_at(wanted, lambda name: opened.samples.store.kept(name) is not None, progress)
         return [item for item in wanted if item[0] not in there]
     store = opened.cache.text if kind == "text" else opened.cache.latents
-    if check:
-        kept = [item for item in wanted if item[0] in store]
-        sound = looked_at(kept, store.sound, progress)
-        for name in {item[0] for item in kept} - sound:
-            if name in store:  # not gone with another of its pack
-                store.drop(name)
+    kept = [item for item in wanted if item[0] in store]
+    sound = looked_at(kept, store.sound, progress) if args.check else {name for name, *_ in kept}
+    if args.dry_run:
+        return [item for item in wanted if item[0] not in sound]
+    for name in {name for name, *_ in kept} - sound:
+        if name in store:  # not gone with another of its pack
+            store.drop(name)
     return [item for item in wanted if item[0] not in store]
 
 
