@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 SUMMARY = """Plan the memory of castbank train on each GPU: weights, gradients, optimizer, activations, buffers;
 when most is held; which cards that fits, and the fewest GPUs and the lowest ZeRO stage that would fit each.
 
-It takes the configuration of castbank train (run= and data.shards= are not needed). --model names a published model
-(--model list shows all), or a transformer's folder; without it the configuration's tiny family is planned. Frames,
-size and samples per GPU are the configuration's if one is given, else the model's own and 1."""
+It takes the configuration of castbank train (run= and data.shards= are not needed) and plans its model. --model
+names a published one (--model list shows all), or a transformer's folder, instead. Frames, samples per GPU and
+activation checkpointing are the configuration's if it is given (--config or key=value), else the model's own, 1 and
+on; the size of the video, which is that of the shards, is the model's own unless --height and --width say another."""
 
 EXAMPLE = "castbank plan --model wan2.1-t2v-14b --gpus 8 model.adapter.kind=lora engine.dtype=bf16"
 TINY_SIZE = (96, 160)  # of the demo's samples
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
     config = configs.load(TrainConfig, args.config, ["run=none", "data.shards=none", *args.overrides])
     configs.check_ranges(config, ALLOWED)
-    subject = _subject(args.model, config)
+    subject = _subject(args.model or _pretrained(config), config)
     training = _training(args, config, subject)
     made, others = plan(training), list(suggestions(training))
     sys.stdout.write(_json(subject, made, others) if args.json else _table(subject, made, others))
@@ -91,6 +92,21 @@ def _list() -> str:
         for name, m in MODELS.items()
     )
     return "\n".join(rows) + "\n"
+
+
+def _pretrained(config: TrainConfig) -> str:
+    """The published model or folder that the configuration trains; empty for the tiny family."""
+    from data_prep.records import InputError
+
+    family = config.model.family
+    if family.name == "tiny":
+        return ""
+    pretrained = str(getattr(getattr(family, family.name, None), "pretrained", ""))
+    if not pretrained:
+        raise InputError(
+            f"model.family.{family.name}.pretrained is empty; give a folder or a hub id, or --model NAME"
+        )
+    return pretrained
 
 
 def _subject(name: str, config: TrainConfig) -> Subject:
@@ -191,8 +207,13 @@ def _training(args: argparse.Namespace, config: TrainConfig, subject: Subject) -
         engine=config.engine,
         gpus=args.gpus,
         trained_base=not args.identity_only,
-        checkpointing=not args.no_checkpointing,
+        checkpointing=_checkpointing(args, config),
     )
+
+
+def _checkpointing(args: argparse.Namespace, config: TrainConfig) -> bool:
+    stated = _given(args, "engine.activation_checkpointing")
+    return not args.no_checkpointing and (config.engine.activation_checkpointing or not stated)
 
 
 def _given(args: argparse.Namespace, key: str) -> bool:
@@ -264,7 +285,7 @@ def _would_fit(others: list[Suggestion]) -> Iterator[str]:
         other = found[card]
         training, changed = other.plan.training, other.changed
         yield (
-            f"{card} GB: {training.gpus} GPUs, engine.zero_stage={training.engine.zero_stage}"
+            f"{card} GB: {training.gpus} GPU{'s' * (training.gpus > 1)}, engine.zero_stage={training.engine.zero_stage}"
             f"{', ' + changed if changed else ''} ({other.plan.peak / GIB:.1f} GiB)"
         )
 
