@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
     config = configs.load(TrainConfig, args.config, ["run=none", "data.shards=none", *args.overrides])
     configs.check_ranges(config, ALLOWED)
-    subject = _subject(args.model or _named(config), config)
+    subject = _subject(args.model or _pretrained(config), config)
     training = _training(args, config, subject)
     made, others = plan(training), list(suggestions(training))
     sys.stdout.write(_json(subject, made, others) if args.json else _table(subject, made, others))
@@ -91,10 +91,19 @@ def _list() -> str:
     return "\n".join(rows) + "\n"
 
 
-def _named(config: TrainConfig) -> str:
-    """The model that a configuration trains: a folder or a hub id; empty for the tiny family."""
+def _pretrained(config: TrainConfig) -> str:
+    """The published model or folder that the configuration trains; empty for the tiny family."""
+    from data_prep.records import InputError
+
     family = config.model.family
-    return {"wan": family.wan.pretrained, "cogvideox": family.cogvideox.pretrained}.get(family.name, "")
+    if family.name == "tiny":
+        return ""
+    pretrained = str(getattr(getattr(family, family.name, None), "pretrained", ""))
+    if not pretrained:
+        raise InputError(
+            f"model.family.{family.name}.pretrained is empty; give a folder or a hub id, or --model NAME"
+        )
+    return pretrained
 
 
 def _subject(name: str, config: TrainConfig) -> Subject:
@@ -268,7 +277,8 @@ def _would_fit(others: list[Suggestion]) -> Iterator[str]:
         other = found[card]
         training, changed = other.plan.training, other.changed
         yield (
-            f"{card} GB: {training.gpus} GPUs, engine.zero_stage={training.engine.zero_stage}"
+            f"{card} GB: {training.gpus} GPU{'s' * (training.gpus > 1)}, "
+            f"engine.zero_stage={training.engine.zero_stage}"
             f"{', ' + changed if changed else ''} ({other.plan.peak / GIB:.1f} GiB)"
         )
 

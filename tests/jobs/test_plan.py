@@ -59,6 +59,15 @@ def test_every_published_configuration_fits_the_gpus_that_it_asks_for(
     assert made["peak"] < 74 * 2**30, path  # of 80 GB cards, as far as they can be used
 
 
+def test_a_published_configuration_plans_its_own_model_as_it_would_be_trained(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["plan", "--config", "jobs/configs/train_wan2.1_t2v_1.3b.yaml", "--gpus", "8"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Wan-AI/Wan2.1-T2V-1.3B-Diffusers: ")
+    assert "1 x 32760 tokens per GPU\nbf16, ZeRO-2, 8 GPUs, checkpointing on" in said
+
+
 def test_all_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--model", "list"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(MODELS)
@@ -88,6 +97,10 @@ def test_all_names(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["model.adapter.kind=none", "model.adapter.train_identity=false"], "train_identity"),
         (["--model", "tests"], "no transformer/config.json and no config.json there"),
+        (
+            ["model.family.name=wan"],
+            "model.family.wan.pretrained is empty; give a folder or a hub id, or --model",
+        ),
         (["model.identity.every=0"], "model.identity.every=0: must be at least 1"),
         (["engine.zero_stage=4"], "engine.zero_stage"),
     ],
