@@ -168,7 +168,7 @@ def find_missing(
     opened: Opened, kind: Kind, wanted: list[Item], args: argparse.Namespace, progress: ProgressBar
 ) -> list[Item]:
     """What is not on disk, or damaged; of what lies in packs that is seen only with ``--check``, except for packs
-    that are cut short. A pack with damage is removed, and what else was in it is missing too; not in a dry run.
+    that are cut short. But in a dry run a pack with damage is removed, and what else was in it is missing too.
     """
     if kind == "faces":
         there = looked_at(wanted, lambda name: opened.samples.store.kept(name) is not None, progress)

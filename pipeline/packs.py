@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -209,7 +209,7 @@ def _read(path: Path, entry: _Entry, check: bool) -> dict[str, torch.Tensor]:
     data = torch.empty(
         entry.end - entry.begin, dtype=torch.uint8
     )  # a bytearray would be filled with zeros first
-    view = memoryview(cast("Any", data.numpy()))
+    view: Any = data.numpy()
     with path.open("rb", buffering=0) as stream:
         stream.seek(entry.begin)
         if stream.readinto(view) != len(view):
