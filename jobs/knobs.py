@@ -1,7 +1,7 @@
 """What a verb's configuration offers, for ``--help``: every key, its default and the reason beside its declaration.
 
-A knob is declared once, as a field of a frozen dataclass with a comment, behind or above it; this module reads that declaration, so
-that help cannot say anything else.
+A knob is declared once, as a field of a frozen dataclass with a comment behind or above it; this module reads that
+declaration, so that help cannot say anything else.
 """
 
 from __future__ import annotations

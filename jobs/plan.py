@@ -24,8 +24,9 @@ when most is held; which cards that fits, and the fewest GPUs and the lowest ZeR
 
 It takes the configuration of castbank train (run= and data.shards= are not needed) and plans its model. --model
 names a published one (--model list shows all), or a transformer's folder, instead. Frames, samples per GPU and
-activation checkpointing are the configuration's if it is given (--config or key=value), else the model's own, 1 and
-on; the size of the video, which is that of the shards, is the model's own unless --height and --width say another."""
+activation checkpointing are the configuration's if it is given (--config or key=value), else the model's own, 1
+and on; the size of the video, which is that of the shards, is the model's own unless --height and --width say
+another."""
 
 EXAMPLE = "castbank plan --model wan2.1-t2v-14b --gpus 8 model.adapter.kind=lora engine.dtype=bf16"
 TINY_SIZE = (96, 160)  # of the demo's samples
@@ -284,8 +285,9 @@ def _would_fit(others: list[Suggestion]) -> Iterator[str]:
             continue
         other = found[card]
         training, changed = other.plan.training, other.changed
+        gpus = f"{training.gpus} GPU{'s' * (training.gpus > 1)}"
         yield (
-            f"{card} GB: {training.gpus} GPU{'s' * (training.gpus > 1)}, engine.zero_stage={training.engine.zero_stage}"
+            f"{card} GB: {gpus}, engine.zero_stage={training.engine.zero_stage}"
             f"{', ' + changed if changed else ''} ({other.plan.peak / GIB:.1f} GiB)"
         )
 
