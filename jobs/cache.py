@@ -6,12 +6,15 @@ import argparse
 import errno
 import os
 import pickle
+import re
 import shutil
+import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +49,7 @@ Item = tuple[str, int, int]
 """A name in the cache, and a (sample, variant) that it is of."""
 READERS = 16  # of files that are there; on a network file system they wait more than they work
 MAX_ATTEMPTS = 3  # of a chunk whose process dies
+LEFT = re.compile(r"\.(log|parts)-(?P<host>.+)-(?P<pid>\d+)-[^-]+")
 TIMEOUT_S = 3600.0  # per chunk; the first of a worker also loads its network
 
 
@@ -84,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from jobs.train import recogniser_of
     from jobs.train_checks import check_cast, check_data
     from jobs.train_samples import bucket_table
+    from pipeline.features import features_folder
 
     check_arguments(args)
     config = configs.load(TrainConfig, args.config, args.overrides, {"run": "none"})
@@ -95,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
     ):
         asked = Asked(config, recogniser_of(config), parts, args.batch)
         opened = Opened(asked)
+        clear_left(features_folder(config.data))
         opened.samples.know_outlines(progress)
         check_cast(
             config, opened.samples
@@ -137,13 +143,32 @@ def frozen_parts(config: TrainConfig, recogniser: Recogniser) -> Iterator[Path |
         yield Path(config.base) if config.base else initial if initial.is_dir() else None
         return
     samples = Samples(config.data, config.seed, recogniser)
-    folder = Path(tempfile.mkdtemp(dir=features_folder(config.data), prefix=".parts-"))
+    folder = Path(tempfile.mkdtemp(dir=features_folder(config.data), prefix=f".parts-{_me()}-"))
     try:
         model = models.create(config.model, samples.videos(), config.seed)
         model.family.save_frozen(folder)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_left(folder: Path) -> None:
+    """Remove what a castbank cache that was killed has left unfinished: the folders of one on this machine that is
+    no more, and files that nobody has written to for longer than a chunk may take."""
+    host = socket.gethostname()
+    for path in [*folder.glob(".log-*"), *folder.glob(".parts-*")]:
+        found = LEFT.fullmatch(path.name)
+        if found and found["host"] == host and not Path(f"/proc/{found['pid']}").exists():
+            shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob("*/.*.safetensors.*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > TIMEOUT_S:
+                path.unlink()
+
+
+def _me() -> str:
+    """Whose unfinished folders they are; hosts that share a folder share no process numbers."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def items_of(opened: Opened, kind: Kind) -> list[Item]:
@@ -218,7 +243,7 @@ def compute_all(
     tasks = [Task(f"{kind}-{number:08d}", Chunk(asked, kind, some)) for number, some in enumerate(chunks)]
     done = 0
     progress(kind, done, len(missing))
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".log-{os.getpid()}-") as logs:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".log-{_me()}-") as logs:
         limits = Limits(MAX_ATTEMPTS, TIMEOUT_S)
         try:
             for task, result in workers.run(compute, tasks, limits, Path(logs), on_gpu=kind != "faces"):

@@ -217,8 +217,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["schema"] != SCHEMA:
             raise ShardError(
-                f"{str(path)!r}: schema {data['schema']}, this castbank reads {SCHEMA}; prepare the shards again or "
-                "use the castbank that wrote them"
+                f"{str(path)!r}: schema {data['schema']}, this castbank reads {SCHEMA}; prepare the shards again "
+                "or use the castbank that wrote them"
             )
         data["shards"] = tuple(ShardFile(**shard) for shard in data["shards"])
         return Manifest(**data)
