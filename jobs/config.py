@@ -38,7 +38,7 @@ def load(
     Raises:
         InputError: unknown key, wrong type, missing value, or a file that is absent or not YAML.
     """
-    layers: list[tuple[str, Any]] = [("defaults", dict(defaults or {}))]
+    layers: list[tuple[str, Any]] = [("defaults", dict(defaults))] if defaults else []
     if yaml_path is not None:
         layers.append((f"configuration file {str(yaml_path)!r}", _read_yaml(yaml_path)))
     layers.extend((f"argument {item!r}", _dotlist(item, schema)) for item in overrides)

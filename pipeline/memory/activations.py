@@ -192,16 +192,14 @@ def _cogvideox(arch: Architecture, tokens: Tokens, trained: Trained, number: Num
 def identity_attention(
     arch: Architecture, tokens: Tokens, number: Numbers, config: IdentityConfig
 ) -> Mapping[str, int]:
-    """One identity attention over N characters of K tokens and a separator each; its scores are saved."""
+    """One identity attention over N characters of K tokens and a separator; backward makes the weights anew."""
     c, wide, n = number.compute, number.norm, tokens.visual
     nd, each = n * arch.width, config.tokens_per_character + 1
-    scores = config.num_heads * n * tokens.cast * each
     return {
         "norm: input, mean and 1/deviation": wide * nd + 2 * wide * n,
         "input of q and of the router, a cast copy for each": c * nd * (2 if wide > c else 1),
-        "q, the router's q, what was read": 3 * c * nd,
+        "q, what was read": 2 * c * nd,
         "keys and values": 2 * c * tokens.cast * each * arch.width,
-        "attention weights before and after routing": (wide + c) * scores,
         "route": 2 * wide * n * (tokens.cast + 1),
     }
 

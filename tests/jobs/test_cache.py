@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from data_prep.records import F32
 from jobs import config as configs
@@ -118,6 +119,9 @@ def test_only_what_is_missing_or_damaged_is_computed(
     assert {path for path in faces if now[path] != faces[path]} == {damaged}
 
     cut_short, flipped = packs(features, "latents")[0], packs(features, "text")[0]
+    with safe_open(cut_short, "np") as opened:
+        names = list(opened.keys())
+    lost = len({name.partition("/")[0] for name in names})
     cut_short.write_bytes(cut_short.read_bytes()[:-8])
     data = bytearray(flipped.read_bytes())
     data[-9] ^= 1
@@ -126,7 +130,7 @@ def test_only_what_is_missing_or_damaged_is_computed(
     assert "nothing to do" in capsys.readouterr().out.splitlines()[-3]  # a flipped bit takes a closer look
     assert main(["cache", *arguments, "--check", "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert "1 missing" in said and ("16 missing" in said or "8 missing" in said)
+    assert "1 missing" in said and f"{lost} missing" in said
     assert main(["cache", *arguments, "--check"]) == 0
     assert main(["cache", *arguments, "--check"]) == 0
     assert capsys.readouterr().out.count("nothing to do") == 4  # faces, and then all three
@@ -140,7 +144,8 @@ def test_killed_and_run_again_it_goes_on(arguments: list[str], tmp_path: Path) -
     until(lambda: packs(features, "latents") or process.poll() is not None, 200)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    kept = written(features)
+    # what is not under its final name yet, and the log, lies there until the next run
+    kept = {path: path.stat().st_mtime_ns for path in features.glob("[!.]*/[!.]*.safetensors")}
     assert packs(features, "latents")
     assert main(["cache", *arguments]) == 0
     now = written(features)

@@ -62,7 +62,7 @@ def answers(export: Path, transformer: torch.nn.Module | None, batch: Batch) -> 
     scene = generate.Scene("Anna talks to Ben", loaded.bank.cast(["anna", "ben"]))
     with torch.no_grad():
         scalars = objective.build(model.config, model, seed=0)(batch)
-    return {name: float(value) for name, value in scalars.items()}, generate.generate(model, scene, DRAW)
+    return {n: float(v) for n, v in scalars.items() if v.ndim == 0}, generate.generate(model, scene, DRAW)
 
 
 def in_diffusers(export: Path, folder: Path) -> torch.nn.Module:
