@@ -97,7 +97,7 @@ def test_a_lora_is_trained_resumed_exported_and_generated_from(kind: Published, 
         ("t2v", ["model.family.wan.expert=low"], "expert=low: "),
         ("i2v", ["model.noise.anchor=0.5"], "model.noise.anchor=0.5: this model of family 'wan'"),
         ("t2v", ["model.family.wan.pretrained=/none"], "'/none': no such folder here"),
-        ("t2v", ["model.family.wan.pretrained="], "pretrained is empty"),
+        ("t2v", ["model.family.wan.pretrained=''"], "pretrained is empty"),
         ("t2v", ["model.family.wan.shift=0"], "model.family.wan.shift=0.0: must be at least 0.01"),
     ],
 )
