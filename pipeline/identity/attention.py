@@ -90,7 +90,7 @@ class ContextSlot:
 class FoldedQuery(nn.Module):
     """A linear layer y = W x + b for products y·k with few keys: they are products of x with Wᵀ k, plus b·k.
 
-    So it is applied to N+1 keys rather than to L tokens, which took a third of the layer's time.
+    So it is applied to N+1 keys rather than to L tokens: one of the layer's three W × W products per token less.
     """
 
     def __init__(self, width: int) -> None:
