@@ -90,7 +90,7 @@ class ContextSlot:
 class FoldedQuery(nn.Module):
     """A linear layer y = W x + b for products y·k with few keys: they are products of x with Wᵀ k, plus b·k.
 
-    So it is applied to N+1 keys rather than to L tokens, which took a third of the layer's time.
+    So it is applied to N+1 keys rather than to L tokens: one of the layer's three W × W products per token less.
     """
 
     def __init__(self, width: int) -> None:
@@ -129,17 +129,17 @@ class IdentityAttention(nn.Module):
         hidden = self.norm(hidden)
         logits = self._route(hidden, context)
         route = logits.softmax(-1) if context.layout is None else context.layout.to(logits.dtype)
-        tokens = context.tokens.to(hidden.dtype)
+        tokens = context.tokens.to(hidden.dtype).flatten(1, 2)
         q = self._heads(self.to_q(hidden))  # [B,h,L,d]
-        k, v = self._heads(self.to_k(tokens)), self._heads(self.to_v(tokens))  # [B,N,h,K,d]
+        k, v = self._heads(self.to_k(tokens)), self._heads(self.to_v(tokens))  # [B,h,N*K,d]
         read = routed_read(q, k, v, route[..., 1:]).transpose(1, 2).flatten(2)
         added: torch.Tensor = self.to_out(read)
         return added * context.strength.to(read).view(-1, 1, 1), logits
 
     def _heads(self, projected: torch.Tensor) -> torch.Tensor:
-        """[..., M, W] → [..., h, M, d]."""
+        """[B,M,W] → [B,h,M,d]."""
         heads: torch.Tensor = projected.unflatten(-1, (self.num_heads, -1))  # type: ignore[no-untyped-call]
-        return heads.transpose(-3, -2)
+        return heads.transpose(1, 2)
 
     def _route(self, hidden: torch.Tensor, context: CastContext) -> torch.Tensor:
         """Scaled products of each token with each character's mean token; empty slots are out of reach."""

@@ -12,6 +12,7 @@ import torch
 from data_prep.records import InputError
 from pipeline.batch import Batch
 from pipeline.families.contract import Given
+from pipeline.identity import routed_read
 from pipeline.identity.attention import CastContext, IdentityAttention
 from pipeline.model import Model
 from tests.plain_attention import all_at_once, saved_bytes
@@ -75,10 +76,15 @@ def test_it_is_its_definition(
 
 
 @pytest.mark.parametrize("layout", [False, True], ids=["routed", "by hand"])
-def test_one_character_at_a_time_is_all_at_once(
-    layout: bool, attention: IdentityAttention, hidden: torch.Tensor, context: CastContext
+def test_some_tokens_at_a_time_are_all_at_once(
+    layout: bool,
+    attention: IdentityAttention,
+    hidden: torch.Tensor,
+    context: CastContext,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Answers, logits and all gradients."""
+    """Answers, logits and all gradients, 3 tokens at a time."""
+    monkeypatch.setattr(routed_read, "ROWS", 3)
     shares = torch.rand(B, L, N + 1, generator=torch.Generator().manual_seed(4))
     tokens = context.tokens.clone().requires_grad_()
     given = replace(context, tokens=tokens, layout=shares.requires_grad_() if layout else None)
