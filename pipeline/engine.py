@@ -74,6 +74,11 @@ def join(rank: Rank, store: Store, config: EngineConfig) -> None:
     limit = timedelta(seconds=config.timeout_s)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if backend == "nccl":
+        if rank.local >= torch.cuda.device_count():
+            raise InputError(
+                f"engine.num_processes: process {rank.local + 1} of this machine has no GPU of its own, it sees "
+                f"{torch.cuda.device_count()}; start as many as there are (engine.accumulation keeps the batch)"
+            )
         torch.cuda.set_device(rank.local)
     store.set_timeout(limit)
     dist.init_process_group(backend, store=store, rank=rank.index, world_size=rank.world, timeout=limit)
