@@ -49,8 +49,8 @@ from pipeline.curves import divided
 from pipeline.ema import NAME, Ema, Fragment, fragments, read_whole, save_fragments
 from pipeline.host_copy import to_host
 from pipeline.optimizer import FiniteSteps
-from pipeline.rank import Rank
-from pipeline.zero_config import plain, zero_config
+from pipeline.rank import Rank, check_gpu
+from pipeline.zero_config import plain, refusals_named, zero_config
 
 __compatible_ops__["deepspeed_shm_comm"] = False  # a minute of compilation for what training never uses
 deepspeed.utils.logger.setLevel(logging.WARNING)
@@ -64,7 +64,8 @@ NO_EMA = EmaConfig()
 
 
 def join(rank: Rank, store: Store, config: EngineConfig) -> None:
-    """Enter the process group of the ranks that have met at ``store``; DeepSpeed then finds it made."""
+    """Enter the process group of the ranks that have met at ``store``; DeepSpeed then finds it made.
+    Raises InputError where there are GPUs, and none for this rank."""
     os.environ.update(rank.environment())
     if rank.address.host in (
         "127.0.0.1",
@@ -74,6 +75,7 @@ def join(rank: Rank, store: Store, config: EngineConfig) -> None:
     limit = timedelta(seconds=config.timeout_s)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if backend == "nccl":
+        check_gpu(rank, torch.cuda.device_count())
         torch.cuda.set_device(rank.local)
     store.set_timeout(limit)
     dist.init_process_group(backend, store=store, rank=rank.index, world_size=rank.world, timeout=limit)
@@ -134,28 +136,15 @@ class Engine:
         universal: bool = False,
         ema: EmaConfig = NO_EMA,
     ) -> None:
-        """Wrap ``objective``; ``universal`` where a checkpoint of another number of ranks will be loaded.
-
-        Raises:
-            InputError: DeepSpeed refuses a user's own keys.
-        """
+        """Wrap ``objective``; ``universal`` where a checkpoint of another number of ranks will be loaded. Raises
+        InputError for keys of a user's that DeepSpeed refuses."""
         options = zero_config(config, micro_batch)
         options["checkpoint"]["load_universal"] = universal
         self._config, self._universal = config, universal
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._finite = FiniteSteps(optimizer, config.gradient_clipping) if plain(config) else None
-        try:
+        with refusals_named(config):
             self._engine = deepspeed.initialize(model=objective, optimizer=optimizer, config=options)[0]
-        except (
-            ValueError
-        ) as error:  # such as pydantic's, of a key that a section of DeepSpeed's does not know
-            if not config.deepspeed:
-                raise
-            said = " ".join(str(error).split())
-            raise InputError(
-                f"engine.deepspeed={config.deepspeed}: DeepSpeed refuses it: {said}; name keys as its own "
-                "documentation of ds_config.json does"
-            ) from error
         self._engine.checkpoint_engine = _Copies()
         self._ema = Ema(ema, self._fragments()) if ema.decay > 0 else None
 

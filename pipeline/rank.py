@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from data_prep.records import InputError
+
 EXIT_INPUT, EXIT_REQUEUE = (
     2,
     75,
@@ -92,6 +94,15 @@ class Rank:
         numbers = {"RANK": self.index, "LOCAL_RANK": self.local, "WORLD_SIZE": self.world}
         where = {"MASTER_ADDR": self.address.host, "MASTER_PORT": self.address.port}
         return {name: str(value) for name, value in (numbers | where).items()}
+
+
+def check_gpu(rank: Rank, num_gpus: int) -> None:
+    """Raise InputError where a rank's machine shows it fewer GPUs than it has ranks."""
+    if rank.local >= num_gpus:
+        raise InputError(
+            f"engine.num_processes: process {rank.local + 1} of this machine has no GPU of its own, it sees "
+            f"{num_gpus}; start as many as there are (engine.accumulation keeps the batch)"
+        )
 
 
 def stop_on_signals(stop: Stop) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from data_prep.records import InputError
@@ -84,6 +85,21 @@ def check(config: EngineConfig) -> None:
         )
     for key, value in _flat(config.deepspeed):
         _check_key(key, value)
+
+
+@contextmanager
+def refusals_named(config: EngineConfig) -> Iterator[None]:
+    """A block that hands a user's own keys to DeepSpeed; raises InputError, which shows them, where it refuses."""
+    try:
+        yield
+    except ValueError as error:  # such as pydantic's, of a key that a section does not know
+        if not config.deepspeed:
+            raise
+        said = " ".join(str(error).split())
+        raise InputError(
+            f"engine.deepspeed={config.deepspeed}: DeepSpeed refuses it: {said}; name and fill keys as its "
+            "documentation of the configuration does"
+        ) from error
 
 
 def _check_key(key: str, value: Any) -> None:

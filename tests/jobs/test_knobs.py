@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from data_prep.config import PrepareConfig
 from jobs import config, knobs
 from pipeline.config import GenerateConfig, TrainConfig
@@ -24,3 +26,15 @@ def test_every_key_is_listed_with_default_and_reason() -> None:
 def test_no_default_shows_how_python_stores_it() -> None:
     assert "names = {}" in knobs.describe(TrainConfig)
     assert "object at" not in knobs.describe(TrainConfig)
+
+
+def test_a_reason_may_stand_above_the_declaration_and_defaults_are_as_one_gives_them() -> None:
+    text = " ".join(knobs.describe(TrainConfig).split())
+    assert "data.buckets = [] FRAMESxHEIGHTxWIDTH (pixels), such as" in text
+    assert "model.adapter.targets = [to_q, to_k, to_v, to_out.0] linear layers" in text
+    assert "model.adapter.train_identity = true encoder" in text
+
+
+def test_every_knob_of_training_has_a_reason() -> None:
+    entries = re.split(r"\n(?=  \S)", knobs.describe(TrainConfig))
+    assert not [entry for entry in entries if "\n" not in entry and entry[knobs.KEY_WIDTH - 1 :][:1] != " "]

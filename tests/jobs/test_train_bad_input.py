@@ -130,6 +130,17 @@ def test_a_configuration_that_cannot_be_is_one_line(
     assert not (place.folder("impossible") / "checkpoints").exists()
 
 
+def test_a_base_of_another_family_is_refused(
+    place: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = (place.folder("whole") / "export" / "model.yaml").read_text()
+    assert "  name: tiny\n" in written
+    (tmp_path / "model.yaml").write_text(written.replace("  name: tiny\n", "  name: wan\n"))
+    assert main(place.arguments("based", f"base={tmp_path}")) == 2
+    said = capsys.readouterr().err
+    assert f"base '{tmp_path}' is another model: model.family.name (base wan, here tiny); take" in said
+
+
 def test_shards_of_another_schema_are_refused(
     place: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from data_prep.records import InputError
-from pipeline.rank import EXIT_REQUEUE, LeaveError, Rank
+from pipeline.rank import EXIT_REQUEUE, LeaveError, Rank, check_gpu
 from pipeline.ranks import RankFailedError, launch
 
 
@@ -29,6 +29,15 @@ def test_ranks_know_their_place_and_share_one_port(tmp_path: Path) -> None:
     assert [report[:2] for report in reports] == [(10, 3), (11, 3), (12, 3)]
     assert [report[2][:3] for report in reports] == [[str(k), "3", str(k)] for k in range(3)]
     assert len({report[2][3] for report in reports}) == 1
+
+
+def test_a_rank_without_a_gpu_of_its_own_is_told_how_many_there_are() -> None:
+    rank = Rank(3, 4, 1, print)
+    check_gpu(rank, 2)
+    with pytest.raises(
+        InputError, match=r"process 2 of this machine has no GPU of its own, it sees 1; start"
+    ):
+        check_gpu(rank, 1)
 
 
 def one_crashes(rank: Rank) -> int:

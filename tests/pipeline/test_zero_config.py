@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.records import InputError
 from pipeline.config import EngineConfig
-from pipeline.zero_config import check, zero_config
+from pipeline.zero_config import check, refusals_named, zero_config
 
 
 def test_nothing_is_left_to_deepspeeds_defaults() -> None:
@@ -70,3 +70,14 @@ def test_offloads_that_cannot_be_are_refused(knobs: dict[str, Any], message: str
     with pytest.raises(InputError) as error:
         check(EngineConfig(**knobs))
     assert message in str(error.value)
+
+
+def test_what_deepspeed_refuses_of_a_users_keys_is_shown_with_them() -> None:
+    config = EngineConfig(deepspeed={"zero_optimization": {"reduce_bucket": 1}})
+    with pytest.raises(
+        InputError, match=r"engine.deepspeed=.*'reduce_bucket': 1.*DeepSpeed refuses it: not known"
+    ):
+        with refusals_named(config):
+            raise ValueError("not\n known")
+    with pytest.raises(ValueError, match="our own"), refusals_named(EngineConfig()):
+        raise ValueError("our own")
