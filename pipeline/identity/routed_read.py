@@ -33,7 +33,7 @@ class _RoutedRead(torch.autograd.Function):
         ctx.save_for_backward(q, k, v, route)
         parts = []
         mix = route[:, None, :, :, None]  # [B,1,L,N,1]
-        for some, share in zip(q.split(ROWS, 2), mix.split(ROWS, 2), strict=True):
+        for some, share in zip(torch.split(q, ROWS, 2), torch.split(mix, ROWS, 2), strict=True):
             weights = _weights(some, k, route.shape[-1]) * share
             parts.append(weights.flatten(-2).to(v.dtype) @ v)
         return torch.cat(parts, 2)
