@@ -51,6 +51,8 @@ ALLOWED = {  # key: least and greatest value
     "model.losses.mask": (0, MANY),
     "model.losses.routing": (0, MANY),
     "model.losses.mask_probability": (0, 1),
+    "model.schedule.coarse": (0, 1),
+    "model.schedule.fade_in": (0, 1),
     "model.noise.text_drop": (0, 1),
     "model.noise.cast_drop": (0, 1),
     "model.noise.cross_face": (0, 1),
@@ -67,6 +69,7 @@ def check(config: TrainConfig) -> None:
 
     configs.check_ranges(config, ALLOWED)
     check_validation(config)
+    check_schedule(config.model)
     zero_config.check(config.engine)
     adapters.check(config.model.adapter)
     if config.checkpoints.keep_best and not config.checkpoints.best_of:
@@ -94,6 +97,27 @@ def check_data(config: TrainConfig) -> None:
     named = [Bucket.parse(text) for text in config.data.buckets]
     if len(set(named)) != len(named):
         raise InputError(f"data.buckets: {', '.join(map(str, named))}: one comes twice; give each once")
+
+
+def check_schedule(model: ModelConfig) -> None:
+    """Raise InputError for phases that no training can have."""
+    from pipeline.losses import LOSSES
+
+    given, known = model.schedule, [name for name in LOSSES if name != "diffusion"]
+    if given.coarse + given.fade_in > 1:
+        raise InputError(
+            f"model.schedule.coarse={given.coarse:g} and fade_in={given.fade_in:g} are more than the whole training "
+            "together; they are shares of its steps: lower one"
+        )
+    if given.coarse and not model.identity.low_frequency:
+        raise InputError(
+            f"model.schedule.coarse={given.coarse:g}: identity attention waits, and nothing else tells of the cast; "
+            "set model.identity.low_frequency=true, or coarse to 0"
+        )
+    if unknown := [name for name in given.losses if name not in known]:
+        raise InputError(
+            f"model.schedule.losses: {', '.join(unknown)} cannot come in later; give some of {', '.join(known)}"
+        )
 
 
 def check_validation(config: TrainConfig) -> None:

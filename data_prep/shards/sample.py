@@ -200,6 +200,11 @@ def decode_sample(members: dict[str, bytes]) -> Sample:
     if label_map.size != int(np.prod(wanted)):
         raise ShardError(f"sample {note.key}: labelmap.png is {label_map.shape}, the note says {wanted}")
     grid = _pixels(members["references.png"], note.key, cv2.IMREAD_COLOR_RGB)
+    if grid.shape[0] != len(note.cast) * REFERENCE_PX or grid.shape[1] % REFERENCE_PX:
+        raise ShardError(
+            f"sample {note.key}: references.png is {grid.shape[1]}x{grid.shape[0]}; it must have a row of "
+            f"{REFERENCE_PX}x{REFERENCE_PX} faces for each of {len(note.cast)} slots: prepare the shards again"
+        )
     cells = grid.reshape(len(note.cast), REFERENCE_PX, -1, REFERENCE_PX, 3).transpose(0, 2, 1, 3, 4)
     references = tuple(cell[: len(r)].copy() for cell, r in zip(cells, note.references, strict=True))
     sample = Sample(note, members["mp4"], label_map.reshape(wanted), references, members["txt"].decode())

@@ -15,7 +15,13 @@ from torch.nn import functional
 
 CROP_PX = 112
 LIMBS = ((0, 2), (1, 2), (3, 2), (4, 2))  # of the five points: eyes and mouth corners to the nose
-COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255))  # of the points, and their limbs
+COLOURS = (
+    (255, 0, 0),
+    (0, 255, 0),
+    (0, 0, 255),
+    (255, 255, 0),
+    (255, 0, 255),
+)  # of the points, and their limbs
 LIMB_SHADE = 0.6  # limbs are that much darker than points
 LIMB_RADIUS, POINT_RADIUS = 4 / 512, 10 / 512  # of a tile's side: ConsisID draws 4 and 10 px into 512
 LEAST_LIMB_PX, LEAST_POINT_PX = 0.5, 1.0  # in small tiles, which would lose them
