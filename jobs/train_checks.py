@@ -106,13 +106,13 @@ def check_schedule(model: ModelConfig) -> None:
     given, known = model.schedule, [name for name in LOSSES if name != "diffusion"]
     if given.coarse + given.fade_in > 1:
         raise InputError(
-            f"model.schedule.coarse={given.coarse:g} and fade_in={given.fade_in:g} are more than the whole training "
-            "together; they are shares of its steps: lower one"
+            f"model.schedule.coarse={given.coarse:g} and fade_in={given.fade_in:g} are more than the whole "
+            "training together; they are shares of its steps: lower one"
         )
     if given.coarse and not model.identity.low_frequency:
         raise InputError(
-            f"model.schedule.coarse={given.coarse:g}: identity attention waits, and nothing else tells of the cast; "
-            "set model.identity.low_frequency=true, or coarse to 0"
+            f"model.schedule.coarse={given.coarse:g}: identity attention waits, and nothing else tells of the "
+            "cast; set model.identity.low_frequency=true, or coarse to 0"
         )
     if unknown := [name for name in given.losses if name not in known]:
         raise InputError(

@@ -52,8 +52,8 @@ class Batch:
     a resumed run, or one with another number of ranks, draws the same;
     pictures: u8[B,N,2,112,112,3] of each character an outside reference and its own face, and landmarks:
     f32[B,N,2,5,2] of both in their pixels (see ``features``), where the low-frequency path reads them, else None;
-    progress: f64[B], all the same: share of the run's steps that are done, in [0,1), for what changes with it; None,
-    where nobody trains, is the end.
+    progress: f64[B], all the same: share of the run's steps that are done, in [0,1), for what changes with it;
+    None, where nobody trains, is the end.
     """
 
     video: torch.Tensor | None

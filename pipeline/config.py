@@ -67,8 +67,8 @@ class IdentityConfig:
     num_heads: int = 4
     max_cast: int = 8  # slots with an embedding of their own
     every: int = 1  # identity attention in every k-th block (ConsisID: 2 of 42)
-    # a picture of each character and its drawn landmarks beside the noisy latents too (ConsisID's low-frequency path;
-    # without landmarks it found a likeness of 0.64, with them 0.73); features and bank then keep those pictures
+    # a picture of each character and its drawn landmarks beside the noisy latents too (ConsisID's low-frequency
+    # path; without landmarks it found a likeness of 0.64, with them 0.73); features and bank then keep the pictures
     low_frequency: bool = False
 
 

@@ -37,8 +37,8 @@ OUTSIDE, OWN = 0, 1  # places of the pictures that are kept
 class Recogniser:
     """What turns crops into embeddings. pack: the face pack it belongs to; sha256: of the network's weights; width:
     D of the embeddings; min_norm: an embedding shorter than this before normalising shows a covered or cut face;
-    landmarks: finds the landmarks of crops, by a network of that ``landmarks_sha256``, where the pictures themselves
-    are to be kept beside the embeddings (for the low-frequency path), else None."""
+    landmarks: finds the landmarks of crops, by a network of that ``landmarks_sha256``, where the pictures
+    themselves are to be kept beside the embeddings (for the low-frequency path), else None."""
 
     pack: str
     embed: Embed

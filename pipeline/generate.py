@@ -51,7 +51,8 @@ def load_run(folder: Path, bank: Path | None = None) -> LoadedRun:
 class Scene:
     """What is to be seen. tokens: f32[N,K,C] of the cast, slot by slot, or None for nobody known; layout: u8[H,W]
     slot numbers of the picture's pixels, 0 nobody, or None, then the model decides who goes where; anchor:
-    u8[H,W,3] RGB, the first frame, or None; pictures: of the cast, which a model with the low-frequency path reads."""
+    u8[H,W,3] RGB, the first frame, or None; pictures: of the cast, which a model with the low-frequency path
+    reads."""
 
     prompt: str
     tokens: torch.Tensor | None = None

@@ -79,8 +79,8 @@ def choose_references(config: NoiseConfig, seed: int, batch: Batch) -> ChosenRef
 def noise_pictures(
     config: NoiseConfig, seed: int, positions: torch.Tensor, pictures: torch.Tensor
 ) -> torch.Tensor:
-    """Adds σ·ε to pictures f32[B,...] in [-1,1], with the σ of each sample's embeddings (ConsisID's code, which noises
-    the reference's picture and its landmarks before they are encoded)."""
+    """Adds σ·ε to pictures f32[B,...] in [-1,1], with the σ of each sample's embeddings (ConsisID's code, which
+    noises the reference's picture and its landmarks before they are encoded)."""
     noised = []
     for picture, position in zip(pictures, positions.tolist(), strict=True):
         sigma = _reference_sigma(config, seed, position)

@@ -18,8 +18,8 @@ from pipeline.config import ModelConfig, NoiseConfig
 from pipeline.curves import by_character, by_level
 from pipeline.families.contract import Encoded, Given
 from pipeline.features import OUTSIDE, OWN
-from pipeline.identity.attention import CastContext
 from pipeline.identity import canvas
+from pipeline.identity.attention import CastContext
 from pipeline.losses import LOSSES, Prediction, mask_errors, router_accuracy
 from pipeline.model import Model
 from pipeline.schedule import fine_share

@@ -24,9 +24,9 @@ class PackSpec:
     """A pack and the numbers that only hold for its recogniser.
 
     files: file name → sha256, empty for packs that we do not build; same_person: cosine from which two faces are
-    one person; mesh: file of a 468-point face mesh, empty where it has none; min_norm: embedding length below which a face is covered or cut, 0 where not measured; min_score:
-    detector confidence below which a face is covered or cut; dim: width of an embedding; evidence: where the
-    thresholds come from.
+    one person; mesh: file of a 468-point face mesh, empty where it has none; min_norm: embedding length below
+    which a face is covered or cut, 0 where not measured; min_score: detector confidence below which a face is
+    covered or cut; dim: width of an embedding; evidence: where the thresholds come from.
     """
 
     name: str

@@ -41,8 +41,8 @@ class BankEntry:
 
     description is the sentence that stands for it in a prompt; pack the face pack of the embeddings; provenance
     the samples, clips or files that the references came from; network the fingerprint of the encoder that made the
-    tokens, which mean nothing to another one; picture u8[112,112,3] RGB and landmarks f32[5,2] in its pixels, of one
-    reference, where the network has a low-frequency path, which reads them, else None.
+    tokens, which mean nothing to another one; picture u8[112,112,3] RGB and landmarks f32[5,2] in its pixels, of
+    one reference, where the network has a low-frequency path, which reads them, else None.
     """
 
     name: str
@@ -229,7 +229,8 @@ def _read(path: Path, digest: str) -> BankEntry:
     with safe_open(path, "pt") as file:
         texts = json.loads(file.metadata()["character"])
         texts["provenance"] = tuple(texts["provenance"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        there = file.keys()
+        tensors = {name: file.get_tensor(name) for name in TENSORS if name in there}
         return BankEntry(**tensors, **texts)
 
 

@@ -1,8 +1,8 @@
 """A cast's pictures as two canvases of the video's size: its faces side by side, and their landmarks drawn.
 
-ConsisID (arXiv 2411.17440), section 3.2, does so for one face, which it stretches over the whole picture; here every
-character of the cast has a tile, in slot order, and keeps its shape. Landmarks are drawn as there (five points, each
-eye and mouth corner joined to the nose, on black), in the tile of the face that they are of.
+ConsisID (arXiv 2411.17440), section 3.2, does so for one face, which it stretches over the whole picture; here
+every character of the cast has a tile, in slot order, and keeps its shape. Landmarks are drawn as there (five
+points, each eye and mouth corner joined to the nose, on black), in the tile of the face that they are of.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def canvases(
     Args:
         crops: u8[B,N,112,112,3] RGB.
         landmarks: f32[B,N,5,2], x y in pixels of the crop: eyes, nose, mouth corners, image left first.
-        mask: bool[B,N], the slots that are filled; the tiles are laid out for those alone, so padding moves nothing.
+        mask: bool[B,N], the slots that are filled; tiles are laid out for those alone, so padding moves nothing.
         size: height and width, in pixels.
 
     Returns:

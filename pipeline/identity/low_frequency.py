@@ -1,10 +1,10 @@
 """The low-frequency path: the cast's pictures and drawn landmarks reach the transformer with its noisy latents.
 
 ConsisID (arXiv 2411.17440), section 3.2, widens the input convolution of its transformer: the face's latents stand
-beside latent frame 0 and those of its landmarks beside frame 1, zeros behind. The same is done here without touching
-the transformer: a patch embedding of its own, whose weights start at zero, makes tokens of the canvases, and a
-forward hook adds them to those of the noisy latents, which is what a convolution over both channels computes. A
-video of one latent frame is given the faces alone.
+beside latent frame 0 and those of its landmarks beside frame 1, zeros behind. The same is done here without
+touching the transformer: a patch embedding of its own, whose weights start at zero, makes tokens of the canvases,
+and a forward hook adds them to those of the noisy latents, which is what a convolution over both channels
+computes. A video of one latent frame is given the faces alone.
 """
 
 from __future__ import annotations
