@@ -1,5 +1,5 @@
-"""The low-frequency path through the real transformers of each family: the base's own answer until trained and at
-strength 0, then what a transformer with a wider input convolution answers; and through objective, bank and export."""
+"""The low-frequency path through the real transformers of each family: the base's own answer until trained and
+at strength 0, then what one with a wider input convolution answers; and through objective, bank and export."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_until_trained_and_at_strength_zero_it_is_the_base_bit_for_bit(
 def test_it_is_an_input_convolution_that_is_wider_by_the_canvases(
     kind: str, model_of: ModelOf, make_batch: MakeBatch
 ) -> None:
-    """A second transformer of diffusers, made with more input channels, is given latents and canvases side by side."""
+    """A second transformer of diffusers, made with more input channels, reads latents and canvases side by side."""
     model, batch = model_of(kind, trained=True), pictures(make_batch())
     path = model.identity.low_frequency
     assert path is not None
