@@ -32,5 +32,5 @@ def test_points_of_crops_are_those_of_the_photograph(footage: Path, face_home: P
 
 
 def test_a_pack_without_a_mesh_is_refused_by_name(face_home: Path) -> None:
-    with pytest.raises(InputError, match="'embedded_alt' has no 468-point mesh.*'embedded'"):
+    with pytest.raises(InputError, match=r"'embedded_alt' has no 468-point mesh.*'embedded'"):
         find_mesh("embedded_alt", face_home)
