@@ -151,7 +151,7 @@ class GenerateConfig:
     width_px: int = 160
     fps: float = 8.0  # of the file that is written
     steps: int = 30  # of the Euler sampler
-    # of identity attention and, where the model reads them, the pictures; 0.7..0.85 is the useful band of large models
+    # of identity attention and, where the model reads them, pictures; 0.7..0.85 is the useful band of large models
     strength: float = 1.0
     guidance: float = 1.0  # towards prompt and cast, away from neither; 1 is off, and costs half
     seed: int = 0

@@ -52,7 +52,7 @@ class Model(nn.Module):
     def encode_canvases(self, canvases: torch.Tensor) -> torch.Tensor:
         """f32[B,2,3,H,W] in [-1,1], see ``identity.canvas``, to latents f32[B,C,2,h,w]."""
         latents = self.family.encode_pictures(canvases.flatten(0, 1))  # [2B,C,1,h,w]
-        return latents.unflatten(0, (-1, 2))[:, :, :, 0].transpose(1, 2)
+        return latents[:, :, 0].reshape(-1, 2, *latents.shape[1:2], *latents.shape[3:]).transpose(1, 2)
 
     def checkpoint_activations(self) -> None:
         """Trades compute for memory: blocks are run again in backward."""

@@ -18,7 +18,7 @@ from tests.pipeline.real_faces import read_scene
 def test_points_of_crops_are_those_of_the_photograph(footage: Path, face_home: Path) -> None:
     analyser = analyser_for("embedded", home=face_home)
     crops, expected = [], []
-    for clip in ("cafe", "table"):
+    for clip in ("cafe-01", "table-01"):
         frame = read_scene(footage, clip, (0,)).frames[0]
         for face in analyser.detect(frame):
             if face.score >= 0.8:
