@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from data_prep.probe import UnusableError, opened, probe
-from data_prep.records import F64, U8
+from data_prep.records import F64, U8, InputError
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _to_rgb(frame: Any, width_px: int, height_px: int) -> U8:
 
 
 def decode_mp4(data: bytes) -> U8:
-    """u8[T,H,W,3] RGB, all frames of an encoded window in order. Raises UnusableError for bytes that are none."""
+    """u8[T,H,W,3] RGB, all frames of an encoded window in order. Raises InputError for bytes that are none."""
     import av
 
     try:
@@ -163,7 +163,7 @@ def decode_mp4(data: bytes) -> U8:
             container.streams.video[0].codec_context.thread_count = 1
             return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     except (av.FFmpegError, IndexError, ValueError) as error:
-        raise UnusableError("unreadable", f"{len(data)} bytes", "an mp4 with frames", str(error)) from error
+        raise InputError(f"mp4 of {len(data)} bytes: unreadable; it must have frames ({error})") from error
 
 
 READERS: dict[str, FrameReader] = {"decord": read_with_decord, "pyav": read_with_pyav}

@@ -139,6 +139,7 @@ def _warnings(own: Likeness | None, others: list[Likeness], threshold: float | N
 
 
 def _merge(args: argparse.Namespace) -> None:
+    from pipeline.identity.bank import unnamed
     from pipeline.identity.merge import merge
     from pipeline.identity.tokens import read_encoder, remade
 
@@ -146,7 +147,7 @@ def _merge(args: argparse.Namespace) -> None:
         raise InputError("merge: give at least two different banks")
     renames = dict(_rename(text) for text in args.rename)
     check_folder("--output", args.output)
-    if args.output.is_dir() and any(not path.name.endswith(".safetensors") for path in args.output.iterdir()):
+    if args.output.is_dir() and set(args.output.iterdir()) - set(unnamed(args.output, [])):
         raise InputError(f"--output: {str(args.output)!r} is not empty; give a new folder")
     banks = {folder: _read(folder) for folder in args.folders}
     if args.network is not None:

@@ -6,12 +6,15 @@ import argparse
 import errno
 import os
 import pickle
+import re
 import shutil
+import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +49,7 @@ Item = tuple[str, int, int]
 """A name in the cache, and a (sample, variant) that it is of."""
 READERS = 16  # of files that are there; on a network file system they wait more than they work
 MAX_ATTEMPTS = 3  # of a chunk whose process dies
+LEFT = re.compile(r"\.(log|parts)-(?P<host>.+)-(?P<pid>\d+)-[^-]+")
 TIMEOUT_S = 3600.0  # per chunk; the first of a worker also loads its network
 
 
@@ -84,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from jobs.train import recogniser_of
     from jobs.train_checks import check_cast, check_data
     from jobs.train_samples import bucket_table
+    from pipeline.features import features_folder
 
     check_arguments(args)
     config = configs.load(TrainConfig, args.config, args.overrides, {"run": "none"})
@@ -95,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
     ):
         asked = Asked(config, recogniser_of(config), parts, args.batch)
         opened = Opened(asked)
+        clear_left(features_folder(config.data))
         opened.samples.know_outlines(progress)
         check_cast(
             config, opened.samples
@@ -103,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write("\n".join(table) + "\n")
         for kind in args.only or KINDS:
             wanted = items_of(opened, kind)
-            missing = find_missing(opened, kind, wanted, args.check, progress)
+            missing = find_missing(opened, kind, wanted, args, progress)
             if missing and not args.dry_run:
                 compute_all(pickle.dumps(asked), kind, missing, workers, progress)
             progress.close()
@@ -137,13 +143,32 @@ def frozen_parts(config: TrainConfig, recogniser: Recogniser) -> Iterator[Path |
         yield Path(config.base) if config.base else initial if initial.is_dir() else None
         return
     samples = Samples(config.data, config.seed, recogniser)
-    folder = Path(tempfile.mkdtemp(dir=features_folder(config.data), prefix=".parts-"))
+    folder = Path(tempfile.mkdtemp(dir=features_folder(config.data), prefix=f".parts-{_me()}-"))
     try:
         model = models.create(config.model, samples.videos(), config.seed)
         model.family.save_frozen(folder)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_left(folder: Path) -> None:
+    """Remove what a castbank cache that was killed has left unfinished: the folders of one on this machine that is
+    no more, and files that nobody has written to for longer than a chunk may take."""
+    host = socket.gethostname()
+    for path in [*folder.glob(".log-*"), *folder.glob(".parts-*")]:
+        found = LEFT.fullmatch(path.name)
+        if found and found["host"] == host and not Path(f"/proc/{found['pid']}").exists():
+            shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob("*/.*.safetensors.*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > TIMEOUT_S:
+                path.unlink()
+
+
+def _me() -> str:
+    """Whose unfinished folders they are; hosts that share a folder share no process numbers."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def items_of(opened: Opened, kind: Kind) -> list[Item]:
@@ -165,20 +190,22 @@ def folder_of(opened: Opened, kind: Kind) -> Path:
 
 
 def find_missing(
-    opened: Opened, kind: Kind, wanted: list[Item], check: bool, progress: ProgressBar
+    opened: Opened, kind: Kind, wanted: list[Item], args: argparse.Namespace, progress: ProgressBar
 ) -> list[Item]:
-    """What is not on disk, or damaged; of what lies in packs that is seen only with ``check``, except for packs
-    that are cut short. Packs with damage are removed."""
+    """What is not on disk, or damaged; of what lies in packs that is seen only with ``--check``, except for packs
+    that are cut short. But in a dry run a pack with damage is removed, and what else was in it is missing too.
+    """
     if kind == "faces":
         there = looked_at(wanted, lambda name: opened.samples.store.kept(name) is not None, progress)
         return [item for item in wanted if item[0] not in there]
     store = opened.cache.text if kind == "text" else opened.cache.latents
-    if check:
-        kept = [item for item in wanted if item[0] in store]
-        sound = looked_at(kept, store.sound, progress)
-        for name in {item[0] for item in kept} - sound:
-            if name in store:  # not gone with another of its pack
-                store.drop(name)
+    kept = [item for item in wanted if item[0] in store]
+    sound = looked_at(kept, store.sound, progress) if args.check else {name for name, *_ in kept}
+    if args.dry_run:
+        return [item for item in wanted if item[0] not in sound]
+    for name in {name for name, *_ in kept} - sound:
+        if name in store:  # not gone with another of its pack
+            store.drop(name)
     return [item for item in wanted if item[0] not in store]
 
 
@@ -216,7 +243,7 @@ def compute_all(
     tasks = [Task(f"{kind}-{number:08d}", Chunk(asked, kind, some)) for number, some in enumerate(chunks)]
     done = 0
     progress(kind, done, len(missing))
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".log-{os.getpid()}-") as logs:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".log-{_me()}-") as logs:
         limits = Limits(MAX_ATTEMPTS, TIMEOUT_S)
         try:
             for task, result in workers.run(compute, tasks, limits, Path(logs), on_gpu=kind != "faces"):

@@ -1,7 +1,7 @@
 """What a verb's configuration offers, for ``--help``: every key, its default and the reason beside its declaration.
 
-A knob is declared once, as a field of a frozen dataclass with a comment; this module reads that declaration, so
-that help cannot say anything else.
+A knob is declared once, as a field of a frozen dataclass with a comment, behind or above it; this module reads that
+declaration, so that help cannot say anything else.
 """
 
 from __future__ import annotations
@@ -71,7 +71,14 @@ def _default(field: dataclasses.Field[Any], hint: Any) -> str:
         return "(must be given)"
     if field.default is dataclasses.MISSING:
         return "{}"  # the only kind of default that is made anew is an empty table
-    return "''" if field.default == "" else str(field.default)
+    return "''" if field.default == "" else _yaml(field.default)
+
+
+def _yaml(value: Any) -> str:
+    """A value as a person gives it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"[{', '.join(map(_yaml, value))}]" if isinstance(value, tuple) else str(value)
 
 
 def _comments(schema: type[Any]) -> dict[str, str]:
@@ -83,17 +90,21 @@ def _comments(schema: type[Any]) -> dict[str, str]:
 
 
 def _own_comments(schema: type[Any]) -> dict[str, str]:
+    """The same of one class: comments on the lines of a declaration, and those that stand alone right above it."""
     source = textwrap.dedent(inspect.getsource(schema))
+    lines = source.splitlines()
     by_line = {
         token.start[0]: token.string.lstrip("# ")
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
     body = typing.cast(ast.ClassDef, ast.parse(source).body[0]).body
-    return {
-        node.target.id: " ".join(
-            by_line[n] for n in range(node.lineno, (node.end_lineno or 0) + 1) if n in by_line
-        )
-        for node in body
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-    }
+    found = {}
+    for node in body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            first = node.lineno
+            while lines[first - 2].lstrip().startswith("#"):
+                first -= 1
+            said = (by_line.get(n, "") for n in range(first, (node.end_lineno or 0) + 1))
+            found[node.target.id] = " ".join(filter(None, said))
+    return found

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 SUMMARY = """Plan the memory of castbank train on each GPU: weights, gradients, optimizer, activations, buffers;
 when most is held; which cards that fits, and the fewest GPUs and the lowest ZeRO stage that would fit each.
 
-It takes the configuration of castbank train (run= and data.shards= are not needed). --model names a published model
-(--model list shows all), or a transformer's folder; without it the configuration's tiny family is planned. Frames,
-size and samples per GPU are the configuration's if one is given, else the model's own and 1."""
+It takes the configuration of castbank train (run= and data.shards= are not needed) and plans the model that it
+names. --model names another: a published one (--model list shows all), or a transformer's folder. Frames, size and
+samples per GPU are the configuration's if one is given, else the model's own and 1."""
 
-EXAMPLE = "castbank plan --model wan2.1-t2v-14b --gpus 8 model.adapter.kind=lora engine.dtype=bf16"
+EXAMPLE = "castbank plan --config jobs/configs/train_wan2.1_t2v_14b.yaml --gpus 8"
 TINY_SIZE = (96, 160)  # of the demo's samples
 
 
@@ -56,8 +56,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, default=0, metavar="PX", help="of the video")
     parser.add_argument("--samples", type=int, default=0, metavar="N", help="per GPU and forward pass")
     parser.add_argument("--cast", type=int, default=2, metavar="N", help="characters of a sample (default 2)")
-    parser.add_argument("--identity-only", action="store_true", help="the transformer stays frozen")
-    parser.add_argument("--no-checkpointing", action="store_true", help="keep activations, recompute nothing")
     parser.add_argument(
         "--uncached", action="store_true", help="codec and text encoder stay on the GPU beside training"
     )
@@ -76,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
     config = configs.load(TrainConfig, args.config, ["run=none", "data.shards=none", *args.overrides])
     configs.check_ranges(config, ALLOWED)
-    subject = _subject(args.model, config)
+    subject = _subject(args.model or _pretrained(config), config)
     training = _training(args, config, subject)
     made, others = plan(training), list(suggestions(training))
     sys.stdout.write(_json(subject, made, others) if args.json else _table(subject, made, others))
@@ -91,6 +89,21 @@ def _list() -> str:
         for name, m in MODELS.items()
     )
     return "\n".join(rows) + "\n"
+
+
+def _pretrained(config: TrainConfig) -> str:
+    """The published model or folder that the configuration trains; empty for the tiny family."""
+    from data_prep.records import InputError
+
+    family = config.model.family
+    if family.name == "tiny":
+        return ""
+    pretrained = str(getattr(getattr(family, family.name, None), "pretrained", ""))
+    if not pretrained:
+        raise InputError(
+            f"model.family.{family.name}.pretrained is empty; give a folder or a hub id, or --model NAME"
+        )
+    return pretrained
 
 
 def _subject(name: str, config: TrainConfig) -> Subject:
@@ -190,8 +203,8 @@ def _training(args: argparse.Namespace, config: TrainConfig, subject: Subject) -
         identity=config.model.identity,
         engine=config.engine,
         gpus=args.gpus,
-        trained_base=not args.identity_only,
-        checkpointing=not args.no_checkpointing,
+        trained_base=config.model.adapter.kind != "none",
+        checkpointing=config.engine.activation_checkpointing,
     )
 
 
@@ -264,7 +277,8 @@ def _would_fit(others: list[Suggestion]) -> Iterator[str]:
         other = found[card]
         training, changed = other.plan.training, other.changed
         yield (
-            f"{card} GB: {training.gpus} GPUs, engine.zero_stage={training.engine.zero_stage}"
+            f"{card} GB: {training.gpus} GPU{'s' * (training.gpus > 1)}, "
+            f"engine.zero_stage={training.engine.zero_stage}"
             f"{', ' + changed if changed else ''} ({other.plan.peak / GIB:.1f} GiB)"
         )
 

@@ -20,6 +20,7 @@ from pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
     from jobs.train_place import Surroundings
+    from pipeline.face_network import FaceNetwork
     from pipeline.features import Recogniser
     from pipeline.objective import DiffusionObjective
     from pipeline.rank import Beat, Rank
@@ -261,4 +262,14 @@ def build(config: TrainConfig, shown: Sequence[str] = ()) -> DiffusionObjective:
     full, folded = config.model.adapter.kind == "full", adapters.has_lora(model.transformer)
     model.base_changed = model.base_changed or full or folded
     adapters.apply(model.transformer, model.identity, config.model.adapter, config.seed)
-    return objective.build(config.model, model, config.seed, shown)
+    return objective.build(config.model, model, config.seed, shown, face_network(config))
+
+
+def face_network(config: TrainConfig) -> FaceNetwork | None:
+    """What the identity loss recognises faces with; None where that loss has no weight."""
+    if config.model.losses.identity <= 0:
+        return None
+    from data_prep.faces.packs import find_pack
+    from pipeline.face_network import FaceNetwork
+
+    return FaceNetwork(find_pack(config.data.pack))

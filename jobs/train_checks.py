@@ -53,6 +53,11 @@ ALLOWED = {  # key: least and greatest value
     "model.losses.mask_probability": (0, 1),
     "model.schedule.coarse": (0, 1),
     "model.schedule.fade_in": (0, 1),
+    "model.losses.identity": (0, MANY),
+    "model.losses.identity_below": (0, 1),
+    "model.losses.identity_drift": (0, MANY),
+    "model.losses.identity_frames": (1, MANY),
+    "model.losses.identity_min_face_px": (1, MANY),
     "model.noise.text_drop": (0, 1),
     "model.noise.cast_drop": (0, 1),
     "model.noise.cross_face": (0, 1),
@@ -70,6 +75,7 @@ def check(config: TrainConfig) -> None:
     configs.check_ranges(config, ALLOWED)
     check_validation(config)
     check_schedule(config.model)
+    check_identity_loss(config)
     zero_config.check(config.engine)
     adapters.check(config.model.adapter)
     if config.checkpoints.keep_best and not config.checkpoints.best_of:
@@ -103,7 +109,7 @@ def check_schedule(model: ModelConfig) -> None:
     """Raise InputError for phases that no training can have."""
     from pipeline.losses import LOSSES
 
-    given, known = model.schedule, [name for name in LOSSES if name != "diffusion"]
+    given, known = model.schedule, [*(name for name in LOSSES if name != "diffusion"), "identity"]
     if given.coarse + given.fade_in > 1:
         raise InputError(
             f"model.schedule.coarse={given.coarse:g} and fade_in={given.fade_in:g} are more than the whole "
@@ -117,6 +123,15 @@ def check_schedule(model: ModelConfig) -> None:
     if unknown := [name for name in given.losses if name not in known]:
         raise InputError(
             f"model.schedule.losses: {', '.join(unknown)} cannot come in later; give some of {', '.join(known)}"
+        )
+
+
+def check_identity_loss(config: TrainConfig) -> None:
+    """Raise InputError where the identity loss would have no pixels to look at."""
+    if config.model.losses.identity > 0 and config.data.cache == "require":
+        raise InputError(
+            f"model.losses.identity={config.model.losses.identity} looks at frames, which data.cache=require does "
+            "not load; set data.cache to off, or the weight to 0"
         )
 
 

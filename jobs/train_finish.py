@@ -61,7 +61,9 @@ def finish(
 
     def ask(asked: Model) -> dict[str, torch.Tensor]:
         with torch.no_grad():
-            scalars: dict[str, torch.Tensor] = objective.build(config.model, asked.eval(), config.seed)(batch)
+            scalars: dict[str, torch.Tensor] = objective.build(
+                config.model, asked.eval(), config.seed, faces=trained.faces[0]
+            )(batch)
         return scalars
 
     allowed()

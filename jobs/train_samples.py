@@ -34,7 +34,7 @@ def open_samples(
     samples = Samples(config.data, config.seed, recogniser)
     if len(samples.buckets) > 1:
         say("\n".join(bucket_table(samples, frozen.grid, config.batch_size)))
-    if config.data.cache != "off":
+    if config.data.cache != "off" and not config.model.losses.identity:
         cache = FrozenCache(config.data, family.name, frozen.fingerprint())
         if is_complete(config, samples, cache, say):
             samples.read_from(cache)

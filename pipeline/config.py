@@ -10,16 +10,16 @@ from typing import Any, Literal
 class TinyConfig:
     """The tiny family: a Wan transformer small enough for a CPU, on patch-PCA latents."""
 
-    num_layers: int = 6
-    num_heads: int = 4
+    num_layers: int = 6  # blocks
+    num_heads: int = 4  # of each attention
     head_dim: int = 48  # 4 heads x 48 = 192 wide; 3.3 M parameters with the feed-forward below
-    ffn_dim: int = 512
+    ffn_dim: int = 512  # width of the feed-forward
     patch_px: int = 16  # one latent cell; 8 has 4 times the tokens and learned less in the same time
     # of 768; what is left of 28-px faces has a similarity of 0.6 to their references (measured on the demo's clips;
     # 48 channels: 0.2, 96: 0.5, 192: 0.8, all: 0.85; 0.4 is the same person)
     latent_channels: int = 128
     text_tokens: int = 64  # words of the prompt that are read
-    text_dim: int = 128
+    text_dim: int = 128  # width of a word
     shift: float = 2.2  # flow shift, as in Li & He 2025 (arXiv 2511.13720) beside logit-normal levels
 
 
@@ -48,9 +48,9 @@ class CogVideoXConfig:
 
 @dataclass(frozen=True)
 class FamilyConfig:
-    """Which video transformer, by its name in pipeline.families; only the section of that name is read."""
+    """Which video transformer, by its name in pipeline.families."""
 
-    name: str = "tiny"
+    name: str = "tiny"  # tiny, wan or cogvideox; only the section of that name is read
     tiny: TinyConfig = field(default_factory=TinyConfig)
     wan: WanConfig = field(default_factory=WanConfig)
     cogvideox: CogVideoXConfig = field(default_factory=CogVideoXConfig)
@@ -61,10 +61,10 @@ class IdentityConfig:
     """Identity encoder, bank and attention."""
 
     embedding_dim: int = 512  # the recogniser's width
-    tokens_per_character: int = 32
+    tokens_per_character: int = 32  # learned queries that read its references (ConsisID: 32)
     width: int = 192  # of the tokens
-    encoder_layers: int = 2
-    num_heads: int = 4
+    encoder_layers: int = 2  # from references to tokens
+    num_heads: int = 4  # of the encoder and of identity attention; divides width
     max_cast: int = 8  # slots with an embedding of their own
     every: int = 1  # identity attention in every k-th block (ConsisID: 2 of 42)
     # a picture of each character and its drawn landmarks beside the noisy latents too (ConsisID's low-frequency
@@ -83,7 +83,7 @@ class NoiseConfig:
         0.5  # probability of outside references, else a face of the sample itself (ConsisID's beta)
     )
     reference_log_sigma_mean: float = -3.0  # reference noise sigma = exp(N(mean, std)) (ConsisID)
-    reference_log_sigma_std: float = 0.5
+    reference_log_sigma_std: float = 0.5  # the same
     # probability that a sample's first latent frame is given clean and left out of the losses, so that a picture
     # can anchor a video; families with a noise level per frame only (FVG, arXiv 2512.16371: 0.5 keeps both)
     anchor: float = 0.0
@@ -93,10 +93,19 @@ class NoiseConfig:
 class LossConfig:
     """Weight of each loss; 0 leaves it out."""
 
-    diffusion: float = 1.0
-    mask: float = 1.0
-    routing: float = 0.1
+    diffusion: float = 1.0  # mean squared error over the whole picture
+    mask: float = 1.0  # the same over each character's region (ConsisID's dynamic mask loss)
+    routing: float = 0.1  # cross-entropy of the router against the label map
     mask_probability: float = 0.5  # share of samples that the mask loss takes (ConsisID's alpha)
+    # recognisability of the faces in the decoded estimate; a little goes far (0.05), and training with it reads no
+    # cached latents
+    identity: float = 0.0
+    identity_below: float = (
+        0.4  # noise level under which it is taken: above, an estimate shows nobody (measured)
+    )
+    identity_drift: float = 0.1  # weight of faces that change from frame to frame
+    identity_frames: int = 9  # first frames that are decoded for it, at most
+    identity_min_face_px: int = 24  # shorter side of a face that it looks at
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,8 @@ class ScheduleConfig:
 
     coarse: float = 0.0  # share of the steps, from the first, in which identity attention adds nothing
     fade_in: float = 0.0  # share of the steps over which it then comes in, linearly; 0: at once
-    losses: tuple[str, ...] = ()  # those whose weight comes in with it, such as [mask,routing]; not diffusion
+    # those whose weight comes in with it, of [mask,routing,identity]; the identity loss waits for it in any case
+    losses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,16 +128,16 @@ class AdapterConfig:
     learning_rate: float = (
         1.5e-3  # of the transformer or its LoRA; a pretrained one wants 3e-6 full, 1e-4 LoRA
     )
-    identity_learning_rate: float = 1.5e-3
+    identity_learning_rate: float = 1.5e-3  # of encoder, slots and identity attention
     train_identity: bool = True  # encoder, slots and identity attention
-    rank: int = 16
-    alpha: float = 16.0
+    rank: int = 16  # of the LoRA
+    alpha: float = 16.0  # the LoRA is scaled by alpha / rank
     targets: tuple[str, ...] = (
         "to_q",
         "to_k",
         "to_v",
         "to_out.0",
-    )  # attention projections of the transformer
+    )  # linear layers that a LoRA is put on, by the end of their names; these: all projections of attentions
 
 
 @dataclass(frozen=True)
@@ -146,15 +156,15 @@ class ModelConfig:
 class GenerateConfig:
     """How a video is sampled; what it shows (prompt, cast, layout) is asked for beside this."""
 
-    num_frames: int = 5
-    height_px: int = 96
+    num_frames: int = 5  # those that it was trained with, as a rule; so for the size
+    height_px: int = 96  # a multiple of the family's cells, as said where it is not
     width_px: int = 160
     fps: float = 8.0  # of the file that is written
     steps: int = 30  # of the Euler sampler
     # of identity attention and, where the model reads them, pictures; 0.7..0.85 is the useful band of large models
     strength: float = 1.0
     guidance: float = 1.0  # towards prompt and cast, away from neither; 1 is off, and costs half
-    seed: int = 0
+    seed: int = 0  # of the first noise
 
 
 @dataclass(frozen=True)
@@ -196,10 +206,10 @@ class OptimizerConfig:
     """AdamW; the learning rates themselves belong to what is trained (model.adapter)."""
 
     betas: tuple[float, float] = (0.9, 0.95)  # ConsisID's
-    eps: float = 1e-8
-    weight_decay: float = 0.01
-    warmup_steps: int = 10
-    schedule: Literal["constant", "cosine"] = "cosine"
+    eps: float = 1e-8  # added to the root of the second moment
+    weight_decay: float = 0.01  # of all that is trained
+    warmup_steps: int = 10  # updates over which the rates rise from 0
+    schedule: Literal["constant", "cosine"] = "cosine"  # of the rates after that
     final_scale: float = 0.1  # of the learning rate at the last step of the cosine
 
 
@@ -217,8 +227,9 @@ class EngineConfig:
     """DeepSpeed."""
 
     num_processes: int = 2  # on this machine; ignored where a launcher has set the ranks
+    # what the ranks share instead of each holding all: 1 optimizer, 2 and gradients, 3 and weights; 0 nothing
     zero_stage: Literal[0, 1, 2, 3] = 2
-    dtype: Literal["fp32", "bf16"] = "fp32"
+    dtype: Literal["fp32", "bf16"] = "fp32"  # of weights and products; the optimizer always has fp32
     accumulation: int = 1  # forward passes per update
     gradient_clipping: float = 1.0  # L2 norm; 0 is off
     activation_checkpointing: bool = (
@@ -238,11 +249,11 @@ class EngineConfig:
 class CheckpointConfig:
     """What survives a crash."""
 
-    every_steps: int = 50
-    keep_last: int = 2
+    every_steps: int = 50  # updates; also at the end and when asked to stop
+    keep_last: int = 2  # checkpoints
     keep_best: int = 0  # so many more, those of the best best_of
     best_of: str = ""  # the scalar to judge by, as it was last logged, such as loss
-    best_is: Literal["least", "greatest"] = "least"
+    best_is: Literal["least", "greatest"] = "least"  # a loss or a share of hits
     background: bool = True  # written while training goes on, from a copy of each rank's share in host memory
 
 
@@ -272,9 +283,9 @@ class ValidationConfig:
 class TrackingConfig:
     """Where losses, parameters and pictures are seen."""
 
-    kind: Literal["mlflow", "none"] = "mlflow"
+    kind: Literal["mlflow", "none"] = "mlflow"  # none: metrics.jsonl alone
     uri: str = ""  # any MLflow tracking URI; empty: mlflow.db beside the run's folder
-    experiment: str = "castbank"
+    experiment: str = "castbank"  # of MLflow; made where it is not there
     # name under which the export is uploaded and registered as a new version; empty: it stays in the run's folder
     registered_model: str = ""
     num_characters: int = 12  # the most frequent ones, with an error curve of their own
@@ -293,8 +304,8 @@ class TrainConfig:
 
     run: str = "???"  # the run's folder; an existing one of the same configuration is resumed
     base: str = ""  # export folder of an earlier run to start from; empty: random weights
-    seed: int = 0
-    num_steps: int = 200
+    seed: int = 0  # of everything random: order, noise, new weights
+    num_steps: int = 200  # updates
     batch_size: int = 4  # samples per update over all ranks and accumulated passes
     names: dict[str, str] = field(default_factory=dict)  # character id to its name in the bank; else the id
     model: ModelConfig = field(default_factory=ModelConfig)

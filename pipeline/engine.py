@@ -134,13 +134,28 @@ class Engine:
         universal: bool = False,
         ema: EmaConfig = NO_EMA,
     ) -> None:
-        """Wrap ``objective``; ``universal`` where a checkpoint of another number of ranks will be loaded."""
+        """Wrap ``objective``; ``universal`` where a checkpoint of another number of ranks will be loaded.
+
+        Raises:
+            InputError: DeepSpeed refuses a user's own keys.
+        """
         options = zero_config(config, micro_batch)
         options["checkpoint"]["load_universal"] = universal
         self._config, self._universal = config, universal
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._finite = FiniteSteps(optimizer, config.gradient_clipping) if plain(config) else None
-        self._engine = deepspeed.initialize(model=objective, optimizer=optimizer, config=options)[0]
+        try:
+            self._engine = deepspeed.initialize(model=objective, optimizer=optimizer, config=options)[0]
+        except (
+            ValueError
+        ) as error:  # such as pydantic's, of a key that a section of DeepSpeed's does not know
+            if not config.deepspeed:
+                raise
+            said = " ".join(str(error).split())
+            raise InputError(
+                f"engine.deepspeed={config.deepspeed}: DeepSpeed refuses it: {said}; name keys as its own "
+                "documentation of ds_config.json does"
+            ) from error
         self._engine.checkpoint_engine = _Copies()
         self._ema = Ema(ema, self._fragments()) if ema.decay > 0 else None
 

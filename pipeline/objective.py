@@ -7,34 +7,55 @@ dict whose ``loss`` it minimises.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from pipeline import noise
 from pipeline.batch import Batch
 from pipeline.config import ModelConfig, NoiseConfig
 from pipeline.curves import by_character, by_level
+from pipeline.face_network import FaceNetwork
 from pipeline.families.contract import Encoded, Given
 from pipeline.features import OUTSIDE, OWN
 from pipeline.identity import canvas
 from pipeline.identity.attention import CastContext
 from pipeline.losses import LOSSES, Prediction, mask_errors, router_accuracy
 from pipeline.model import Model
+from pipeline.preservation import Estimate, identity_preservation
 from pipeline.schedule import fine_share
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One pass: what the model answered, to noisy latents f32[B,C,t,h,w] at levels f32[B,t]."""
+
+    prediction: Prediction
+    noisy: torch.Tensor
+    level: torch.Tensor
 
 
 class DiffusionObjective(nn.Module):
     """``pipeline.batch.Objective`` over a model: the transformer's and the identity network's parameters."""
 
-    def __init__(self, config: ModelConfig, model: Model, seed: int, shown: Sequence[str] = ()) -> None:
-        """``shown``: characters with an error curve of their own."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        model: Model,
+        seed: int,
+        shown: Sequence[str] = (),
+        faces: FaceNetwork | None = None,
+    ) -> None:
+        """``shown``: characters with an error curve of their own; ``faces``: what recognises them, for the identity
+        loss, which is left out without it."""
         super().__init__()
         self.config = config
         self.model = model
         self.seed = seed
         self.shown = tuple(shown)
+        self.faces = (faces,)  # no module of ours: an engine would change its precision and save it
 
     @property
     def counted(self) -> tuple[nn.Module, ...]:
@@ -52,25 +73,29 @@ class DiffusionObjective(nn.Module):
             drawn = replace(drawn, text_drop=0.0, cast_drop=0.0, cross_face=1.0, anchor=0.0)
         references = noise.choose_references(drawn, self.seed, batch)
         context = self._context(batch, references, drawn)
-        prediction, levels = self._predict(batch, context, drawn, level)
+        asked = self._predict(batch, context, drawn, level)
+        prediction = asked.prediction
         scalars: dict[str, torch.Tensor] = {}
         curves = by_character("mask_error", *mask_errors(prediction), batch.cast, self.shown)
         total = prediction.velocity.new_zeros((), dtype=torch.float32)
-        schedule, fine = self.config.schedule, self._fine_share(batch)
+        fine = self._fine_share(batch)
         for name, loss in LOSSES.items():
             weight: float = getattr(self.config.losses, name)
             if weight > 0:
                 values = loss(prediction)
                 if name == "diffusion":
-                    curves |= by_level("loss_diffusion", values, levels.amax(1))
+                    curves |= by_level("loss_diffusion", values, asked.level.amax(1))
                 scalars[f"loss_{name}"] = values.mean()
-                counted = (values * fine).mean() if name in schedule.losses else scalars[f"loss_{name}"]
-                total = total + weight * counted
+                total = total + weight * self._scheduled(name, values, fine)
+        if self.config.losses.identity > 0 and self.faces[0] is not None:
+            values = self._preserved(batch, asked, context.strength > 0)
+            scalars["loss_identity"] = values.mean()
+            total = total + self.config.losses.identity * self._scheduled("identity", values, fine)
         characters = batch.cast_mask.sum(1).clamp(min=1)
         share = (references.outside.sum(1) / characters).mean()
         scalars |= {"router_accuracy": router_accuracy(prediction).mean(), "cross_face_share": share}
         scalars["visual_tokens"] = total.new_tensor(float(prediction.token_coverage.shape[-1]))
-        if schedule.coarse or schedule.fade_in:
+        if self.config.schedule.coarse or self.config.schedule.fade_in:
             scalars["fine_share"] = fine.mean()
         return {"loss": total, **scalars, **curves}
 
@@ -89,13 +114,15 @@ class DiffusionObjective(nn.Module):
             return torch.ones(len(batch.keys), device=batch.positions.device)
         return fine_share(self.config.schedule, batch.progress)
 
+    def _scheduled(self, name: str, values: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
+        """The mean of a loss f32[B], of what counts of it so far."""
+        return (values * fine if name in self.config.schedule.losses else values).mean()
+
     @torch.no_grad()
     def _canvases(self, batch: Batch, references: noise.ChosenReferences) -> torch.Tensor:
         """Latents f32[B,C,2,h,w] of the canvases: of each character the face that its embeddings are of, where they
         are of several the first."""
-        assert batch.pictures is not None and batch.landmarks is not None, (
-            "samples were loaded without pictures"
-        )
+        assert batch.pictures is not None and batch.landmarks is not None, "samples come without pictures"
         own = (batch.cast_mask & ~references.outside)[..., None, None]  # [B,N,1,1]
         crops = torch.where(own[..., None], batch.pictures[:, :, OWN], batch.pictures[:, :, OUTSIDE])
         points = torch.where(own, batch.landmarks[:, :, OWN], batch.landmarks[:, :, OUTSIDE])
@@ -112,10 +139,8 @@ class DiffusionObjective(nn.Module):
         assert batch.video is not None
         return batch.video.shape[-2], batch.video.shape[-1]
 
-    def _predict(
-        self, batch: Batch, context: CastContext, drawn: NoiseConfig, fixed: float | None
-    ) -> tuple[Prediction, torch.Tensor]:
-        """What the model answers, and the noise levels f32[B,t] that it was asked at."""
+    def _predict(self, batch: Batch, context: CastContext, drawn: NoiseConfig, fixed: float | None) -> Asked:
+        """What the model answers."""
         family, seed, positions = self.model.family, self.seed, batch.positions
         with torch.no_grad():
             encoded, coverage = self._encoded(batch)
@@ -137,7 +162,38 @@ class DiffusionObjective(nn.Module):
             routing=tuple(context.routing[layer] for layer in sorted(context.routing)),
             takes_mask=takes_mask,
         )
-        return prediction, level
+        return Asked(prediction, noisy, level)
+
+    def _preserved(self, batch: Batch, asked: Asked, cast_seen: torch.Tensor) -> torch.Tensor:
+        """The identity loss f32[B], 0 for samples at too much noise or whose cast was dropped (bool[B])."""
+        chosen, family = self.config.losses, self.model.family
+        assert self.faces[0] is not None and batch.label_map is not None
+        share = family.process.noise_share(asked.level.amax(1))
+        low = (share < chosen.identity_below) & cast_seen
+        values = torch.zeros_like(share)
+        if not low.any():
+            return values
+        clean = family.process.clean(asked.noisy, asked.prediction.velocity.float(), asked.level)[low]
+        video = checkpoint(family.decode, self._first(clean), use_reentrant=False)
+        estimate = Estimate(
+            video=video,
+            label_map=batch.label_map[low, : video.shape[2]],
+            references=batch.references[low],
+            reference_mask=batch.reference_mask[low],
+            cast_mask=batch.cast_mask[low],
+            sigma=share[low],
+        )
+        limits = (chosen.identity_below, chosen.identity_drift, chosen.identity_min_face_px)
+        faces = self.faces[0].to(video.device)
+        return values.masked_scatter(low, identity_preservation(estimate, faces, *limits))
+
+    def _first(self, clean: torch.Tensor) -> torch.Tensor:
+        """The first latent frames, those that only fill a token left out: as many as are decoded. A causal codec
+        decodes them as it would in the whole video; CogVideoX's takes three at once, then two and two."""
+        frames, missing = self.model.family.grid.frames, -clean.shape[2] % self.model.family.grid.patch[0]
+        own = clean[:, :, missing:]
+        wanted = 1 + (self.config.losses.identity_frames - 1) // frames
+        return own[:, :, : wanted if frames == 1 else max(3, wanted | 1)]
 
     def _encoded(self, batch: Batch) -> tuple[Encoded, torch.Tensor]:
         """What the frozen parts make of the videos, and each character's coverage f32[B,N,t,h,w]; from the cache
@@ -172,6 +228,12 @@ class DiffusionObjective(nn.Module):
         return noise.anchored(level, anchors, num_frames)
 
 
-def build(config: ModelConfig, model: Model, seed: int, shown: Sequence[str] = ()) -> DiffusionObjective:
+def build(
+    config: ModelConfig,
+    model: Model,
+    seed: int,
+    shown: Sequence[str] = (),
+    faces: FaceNetwork | None = None,
+) -> DiffusionObjective:
     """The objective of a run; ``seed`` and each sample's position decide all that is drawn."""
-    return DiffusionObjective(config, model, seed, shown)
+    return DiffusionObjective(config, model, seed, shown, faces)

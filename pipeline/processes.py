@@ -28,6 +28,9 @@ class Process(Protocol):
     def clean(self, noisy: torch.Tensor, velocity: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
         """The clean latents that a velocity implies, [B,C,t,h,w]: the inverse of ``noisy``."""
 
+    def noise_share(self, level: torch.Tensor) -> torch.Tensor:
+        """Weight of the noise over that of signal and noise, in [0,1]: what levels of all processes compare by."""
+
     def scheduler(self) -> Any:
         """A scheduler of diffusers, new, that samples along this process from velocities."""
 
@@ -69,6 +72,10 @@ class Flow:
     def clean(self, noisy: torch.Tensor, velocity: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
         """x = x_σ − σ·v."""
         return noisy - _per_frame(level) * velocity
+
+    def noise_share(self, level: torch.Tensor) -> torch.Tensor:
+        """σ itself."""
+        return level
 
     def scheduler(self) -> Any:
         """Euler steps along the flow."""
@@ -112,6 +119,12 @@ class VPrediction:
         """x = √ᾱ·x_t − √(1−ᾱ)·v."""
         signal, spread = self._scales(level, noisy)
         return signal * noisy - spread * velocity
+
+    def noise_share(self, level: torch.Tensor) -> torch.Tensor:
+        """√(1−ᾱ) / (√ᾱ + √(1−ᾱ))."""
+        alpha = self.alphas.to(level.device)[self.timesteps(level)]
+        share = (1 - alpha).sqrt() / (alpha.sqrt() + (1 - alpha).sqrt())
+        return torch.where(level == 0, 0.0, share).to(level.dtype)
 
     def scheduler(self) -> Any:
         """CogVideoX's DDIM."""

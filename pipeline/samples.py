@@ -225,8 +225,25 @@ def outline_of(sample: Sample) -> Outline:
 
 
 def decoded(sample: Sample, cut: Cut) -> tuple[U8, U8]:
-    """video u8[T,H,W,3] and label map u8[T,H,W] of one cut."""
-    return cut.taken(decode_mp4(sample.mp4), labels=False), cut.taken(sample.label_map, labels=True)
+    """video u8[T,H,W,3] and label map u8[T,H,W] of one cut.
+
+    Raises:
+        InputError: the video cannot be read, or has other frames than the label map.
+    """
+    try:
+        video = decode_mp4(sample.mp4)
+    except InputError as error:
+        raise InputError(f"sample {sample.note.key}: {error}; prepare the shards again") from error
+    if video.shape[:3] != sample.label_map.shape:
+        raise InputError(
+            f"sample {sample.note.key}: mp4 has {_size(video)}, labelmap.png {_size(sample.label_map)} (frames x "
+            "height x width); they must be alike: prepare the shards again"
+        )
+    return cut.taken(video, labels=False), cut.taken(sample.label_map, labels=True)
+
+
+def _size(frames: U8) -> str:
+    return "x".join(map(str, frames.shape[:3]))
 
 
 def multiples(config: DataConfig, buckets: Sequence[Bucket | None], grid: LatentGrid | None) -> list[int]:

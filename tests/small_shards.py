@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -9,7 +13,16 @@ import numpy as np
 
 from data_prep.encode import encode_mp4
 from data_prep.records import U8, Captions
-from data_prep.shards import CastMember, ReferenceNote, Sample, SampleNote, write_index, write_shard
+from data_prep.shards import (
+    CastMember,
+    IndexRow,
+    ReferenceNote,
+    Sample,
+    SampleNote,
+    encode_sample,
+    write_index,
+    write_shard,
+)
 
 NUM_FRAMES, HEIGHT, WIDTH = 9, 32, 48
 COLOURS = {"c01": (220, 60, 60), "c02": (60, 200, 60), "c03": (70, 90, 230)}
@@ -24,6 +37,30 @@ def make_shards(folder: Path, num_samples: int = 12) -> Path:
     half = num_samples // 2
     rows = write_shard(folder / "shard-000000.tar", samples[:half])
     rows += write_shard(folder / "shard-000001.tar", samples[half:])
+    write_index(folder, rows, "0" * 64, {"num_clips": num_samples})
+    return folder
+
+
+def make_foreign_shards(
+    folder: Path, change: Callable[[dict[str, bytes]], dict[str, bytes]], num_samples: int, first: int
+) -> Path:
+    """A folder as another program might have written it: whole, with checksums that are right, the members of its
+    samples from the ``first`` on changed."""
+    folder.mkdir(parents=True)
+    written, rows = io.BytesIO(), []
+    with tarfile.open(fileobj=written, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for k in range(num_samples):
+            sample = make_sample(k)
+            note, offset, members = sample.note, tar.offset, encode_sample(sample)
+            for name, data in (change(members) if k >= first else members).items():
+                info = tarfile.TarInfo(f"{note.key}.{name}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+            span = written.getvalue()[offset : tar.offset]
+            digest = hashlib.sha256(span).hexdigest()
+            who = (note.clip_id, note.source_id, tuple(member.character_id for member in note.cast))
+            rows.append(IndexRow("shard-000000.tar", note.key, offset, len(span), digest, *who))
+    (folder / "shard-000000.tar").write_bytes(written.getvalue())
     write_index(folder, rows, "0" * 64, {"num_clips": num_samples})
     return folder
 

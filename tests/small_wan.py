@@ -7,12 +7,16 @@ statistics per channel), the text encoder is a UMT5 with a real Unigram tokenize
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from pipeline.config import FamilyConfig, WanConfig
+
 Published = Literal["t2v", "i2v", "ti2v", "t2v-a14b", "i2v-a14b"]
+Folder = Callable[[Published], Path]
 CHANNELS, TEXT_WIDTH, PICTURE_WIDTH = 4, 16, 12
 BOUNDARY = 0.875
 WORDS = ("anna", "ben", "carla", "is", "a", "the", "talks", "to", "and", "in", "garden", "man", "walks")
@@ -46,6 +50,12 @@ def make_wan(folder: Path, kind: Published) -> Path:
         index["image_processor"] = ["transformers", "CLIPImageProcessor"]
         (folder / "model_index.json").write_text(json.dumps(index, indent=2))
     return folder
+
+
+def config_of(folder: Path, **changes: Any) -> FamilyConfig:
+    """The configuration that reads it."""
+    values = {"pretrained": str(folder), "text_tokens": 24, "frozen_dtype": "fp32"} | changes
+    return FamilyConfig(name="wan", wan=WanConfig(**values))
 
 
 def transformer(pictured: bool, clip: bool) -> Any:

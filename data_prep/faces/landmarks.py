@@ -14,6 +14,10 @@ from data_prep.faces.packs import find_pack
 from data_prep.faces.recogniser import session_options
 from data_prep.records import F32, U8, InputError
 
+# Between a crop's border and the box that the mesh is told, which is to be one of a detector. Of 0, 8, 14, 20 the best
+# on 19 faces of the demo's clips: 1.2 px from the photograph's own points (median; 95 %: 3.8, all: 6.8); the template
+# alone is 1.8 px away (8.3; 11.9).
+MARGIN_PX = 14
 MESH = "landmark_2d_468"  # insightface's name of the task
 
 
@@ -32,13 +36,13 @@ def five_points(pack: str, crops: U8, home: Path | None = None) -> F32:
     """Crops u8[n,112,112,3] RGB, each filled by one face, to f32[n,5,2], x y in their pixels: eyes, nose, mouth
     corners, image left first. Loads the pack's mesh once per process.
 
-    Aligned crops come from such points, but of their photograph: in the crop they are where the template says only
-    on average, and that a face is long or turned is what a drawing of them should tell.
+    Aligned crops come from such points of their photograph, but in the crop those are where the template says only
+    on average: that a face is long or turned is what a drawing of them is to tell.
     """
     from insightface.app.common import Face
 
     mesh = _mesh_for(pack, home)
-    box = np.array([0, 0, CROP_PX, CROP_PX], np.float32)
+    box = np.array([MARGIN_PX, MARGIN_PX, CROP_PX - MARGIN_PX, CROP_PX - MARGIN_PX], np.float32)
     rows = []
     for crop in crops:
         points = mesh.get(np.asarray(cv2.cvtColor(crop, cv2.COLOR_RGB2BGR)), Face(bbox=box))

@@ -194,7 +194,14 @@ class ShardSet:
                 f"sample {row.key}: bytes {row.offset}+{row.length} of {str(path)!r} are damaged (sha256 "
                 "differs from the index); copy the shard again or prepare the shards again"
             )
-        return decode_sample(_members(span))
+        try:
+            return decode_sample(_members(span))
+        except ShardError as error:
+            said = str(error).removeprefix(f"sample {row.key}: ")
+            raise ShardError(
+                f"sample {row.key} of {str(path)!r}: {said}; prepare the shards again with this "
+                "castbank (the format: data_prep/shards/__init__.py)"
+            ) from error
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -209,7 +216,10 @@ def read_manifest(folder: Path) -> Manifest | None:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["schema"] != SCHEMA:
-            raise ShardError(f"{str(path)!r}: schema {data['schema']}, this castbank reads {SCHEMA}")
+            raise ShardError(
+                f"{str(path)!r}: schema {data['schema']}, this castbank reads {SCHEMA}; prepare the shards again "
+                "or use the castbank that wrote them"
+            )
         data["shards"] = tuple(ShardFile(**shard) for shard in data["shards"])
         return Manifest(**data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -162,7 +162,7 @@ def _check_shapes(sample: Sample) -> None:
         raise ShardError(f"sample {note.key}: slots must be 1..N in order, got {[m.slot for m in note.cast]}")
     lengths = [len(note.cast), len(note.references), len(note.boxes_px), len(sample.references)]
     if len(set(lengths)) > 1 or any(
-        len(a) != len(b) for a, b in zip(note.references, sample.references, strict=True)
+        len(a) != len(b) for a, b in zip(note.references, sample.references, strict=False)
     ):
         raise ShardError(
             f"sample {note.key}: cast, references, boxes and pictures differ in number: {lengths}"
@@ -187,27 +187,35 @@ def decode_sample(members: dict[str, bytes]) -> Sample:
     """The sample back from its members.
 
     Raises:
-        ShardError: a member is missing or damaged, the schema is not ours, or the reference rule is broken.
+        ShardError: a member is missing or damaged or of another size than the note says, the schema is not ours,
+            or the reference rule is broken.
     """
     missing = [name for name in MEMBERS if name not in members]
     if missing:
         raise ShardError(
             f"a sample lacks {', '.join(missing)}; it has {', '.join(sorted(members)) or 'nothing'}"
         )
-    note = note_from_json(json.loads(members["json"]))
-    label_map = _pixels(members["labelmap.png"], note.key, cv2.IMREAD_GRAYSCALE)
+    try:
+        note = note_from_json(json.loads(members["json"]))
+    except ValueError as error:
+        raise ShardError(f"a sample's json cannot be read: {error}") from error
+    label_map = _pixels(members["labelmap.png"], note.key, cv2.IMREAD_UNCHANGED)
     wanted = (len(note.frames), note.height_px, note.width_px)
-    if label_map.size != int(np.prod(wanted)):
-        raise ShardError(f"sample {note.key}: labelmap.png is {label_map.shape}, the note says {wanted}")
-    grid = _pixels(members["references.png"], note.key, cv2.IMREAD_COLOR_RGB)
-    if grid.shape[0] != len(note.cast) * REFERENCE_PX or grid.shape[1] % REFERENCE_PX:
+    if label_map.shape != (wanted[0] * wanted[1], wanted[2]):
         raise ShardError(
-            f"sample {note.key}: references.png is {grid.shape[1]}x{grid.shape[0]}; it must have a row of "
-            f"{REFERENCE_PX}x{REFERENCE_PX} faces for each of {len(note.cast)} slots: prepare the shards again"
+            f"sample {note.key}: labelmap.png has the shape {list(label_map.shape)}; {wanted[0]} frames of "
+            f"{wanted[1]}x{wanted[2]} below each other are {[wanted[0] * wanted[1], wanted[2]]}, in grey"
+        )
+    grid = _pixels(members["references.png"], note.key, cv2.IMREAD_COLOR_RGB)
+    if not note.cast or grid.shape[0] != len(note.cast) * REFERENCE_PX or grid.shape[1] % REFERENCE_PX:
+        raise ShardError(
+            f"sample {note.key}: references.png is {grid.shape[1]}x{grid.shape[0]} pixels; a cast of "
+            f"{len(note.cast)} has a row of {REFERENCE_PX} px each, and columns of {REFERENCE_PX} px"
         )
     cells = grid.reshape(len(note.cast), REFERENCE_PX, -1, REFERENCE_PX, 3).transpose(0, 2, 1, 3, 4)
-    references = tuple(cell[: len(r)].copy() for cell, r in zip(cells, note.references, strict=True))
+    references = tuple(cell[: len(r)].copy() for cell, r in zip(cells, note.references, strict=False))
     sample = Sample(note, members["mp4"], label_map.reshape(wanted), references, members["txt"].decode())
+    _check_shapes(sample)
     check_references(note)
     return sample
 
@@ -216,6 +224,8 @@ def _pixels(data: bytes, key: str, mode: int) -> U8:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     if image is None:
         raise ShardError(f"sample {key}: a picture of {len(data)} bytes is not a PNG")
+    if image.dtype != np.uint8:
+        raise ShardError(f"sample {key}: a picture has {image.dtype} pixels; give uint8")
     return np.asarray(image, np.uint8)
 
 
@@ -227,8 +237,7 @@ def note_from_json(data: Json) -> SampleNote:
     """
     if data.get("schema") != SCHEMA:
         raise ShardError(
-            f"sample {data.get('key')}: schema {data.get('schema')}, this castbank reads {SCHEMA}; "
-            "prepare the shards again or use the castbank that wrote them"
+            f"sample {data.get('key')}: schema {data.get('schema')}, this castbank reads {SCHEMA}"
         )
     try:
         return SampleNote(**{name: _field(name, value) for name, value in data.items()})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Self, cast
@@ -90,6 +90,13 @@ def _patches(video: torch.Tensor, patch_px: int) -> torch.Tensor:
     t, c, height, width = video.shape
     h, w = height // patch_px, width // patch_px
     return video.reshape(t, c, h, patch_px, w, patch_px).permute(0, 2, 4, 1, 3, 5).reshape(t, h, w, -1)
+
+
+def _fitting(videos: Iterable[torch.Tensor], grid: LatentGrid) -> Iterator[torch.Tensor]:
+    """The same videos; raises InputError for one that does not fill the grid."""
+    for video in videos:
+        grid.size(video.shape[0], video.shape[2], video.shape[3])
+        yield video
 
 
 @lru_cache(maxsize=65536)
@@ -182,7 +189,8 @@ class TinyFamily(TinyFrozen):
         from diffusers import WanTransformer3DModel
 
         tiny = config.tiny
-        codec = PatchPCA.fit(videos, tiny.patch_px, tiny.latent_channels)
+        grid = LatentGrid(frames=1, pixels=tiny.patch_px, patch=(1, 1, 1))
+        codec = PatchPCA.fit(_fitting(videos, grid), tiny.patch_px, tiny.latent_channels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             transformer = WanTransformer3DModel(

@@ -140,7 +140,9 @@ class IdentityAttention(nn.Module):
         return added * context.strength.to(read).view(-1, 1, 1), logits
 
     def _heads(self, projected: torch.Tensor) -> torch.Tensor:
-        return projected.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)
+        """[..., M, W] → [..., h, M, d]."""
+        heads: torch.Tensor = projected.unflatten(-1, (self.num_heads, -1))  # type: ignore[no-untyped-call]
+        return heads.transpose(-3, -2)
 
     def _route(self, hidden: torch.Tensor, context: CastContext) -> torch.Tensor:
         """Scaled products of each token with each character's mean token; empty slots are out of reach."""

@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ READ = (1, 2, SCHEMA)  # 1: without ``network``; 1 and 2: without pictures
 MANIFEST = "manifest.json"
 TENSORS = ("tokens", "references", "picture", "landmarks")
 TEXTS = ("name", "description", "pack", "consent", "licence", "provenance", "network")
+OURS = re.compile(rf".+-[0-9a-f]{{12}}\.safetensors(\.\d+)?|\.{re.escape(MANIFEST)}\.\d+")
 PLACES = (
     "",
     "bank",
@@ -157,7 +159,7 @@ def remove(folder: Path, names: Sequence[str]) -> int:
     schema, rows = _manifest(folder)
     present = [row["name"] for row in rows]
     stems = tuple(_stem(name) for name in names)
-    unfinished = any(path.name.startswith(stems) for path in _unnamed(folder, rows))
+    unfinished = any(path.name.startswith(stems) for path in unnamed(folder, rows))
     missing = [name for name in names if name not in present]
     if missing and not unfinished:
         known = ", ".join(present) or "nobody"
@@ -171,18 +173,18 @@ def _commit(folder: Path, schema: int, rows: Sequence[Mapping[str, str]]) -> int
     manifest = json.dumps({"schema": schema, "characters": rows}, indent=2, ensure_ascii=False)
     _write(folder / MANIFEST, manifest.encode())
     to_disk([folder])
-    unnamed = _unnamed(folder, rows)
-    for path in unnamed:
+    found = unnamed(folder, rows)
+    for path in found:
         path.unlink()
     to_disk([folder])
-    return len(unnamed)
+    return len(found)
 
 
-def _unnamed(folder: Path, rows: Sequence[Mapping[str, str]]) -> list[Path]:
-    """Files of characters that the manifest does not name, and what ``_write`` did not finish."""
+def unnamed(folder: Path, rows: Sequence[Mapping[str, str]]) -> list[Path]:
+    """Files of characters that a manifest with these rows does not name, and what ``_write`` did not finish;
+    nothing that could be another's is among them."""
     named = {row["file"] for row in rows}
-    entries = [path for path in folder.glob("*.safetensors") if path.name not in named]
-    return [*entries, *folder.glob(".*.safetensors.*"), *folder.glob(f".{MANIFEST}.*")]
+    return [path for path in folder.iterdir() if OURS.fullmatch(path.name) and path.name not in named]
 
 
 def _manifest(folder: Path) -> tuple[int, list[dict[str, str]]]:

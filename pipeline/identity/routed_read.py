@@ -54,4 +54,5 @@ class _RoutedRead(torch.autograd.Function):
 
 def _weights(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     """softmax(q kᵀ / √d), f32[B,h,L,K], for q [B,h,L,d] and k [B,h,K,d]."""
-    return ((q @ k.mT).float() / q.shape[-1] ** 0.5).softmax(-1)
+    weights: torch.Tensor = ((q @ k.mT).float() / q.shape[-1] ** 0.5).softmax(-1)
+    return weights

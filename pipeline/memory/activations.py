@@ -55,15 +55,21 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Trained:
-    """What is trained of the transformer. full: everything; adapted: names that a LoRA of ``rank`` covers."""
+    """What is trained of the transformer. full: everything; adapted: names that a LoRA of ``rank`` covers;
+    every_input: ZeRO-3's own linear layer (deepspeed.runtime.zero.linear) saves its input though it is frozen."""
 
     full: bool
     adapted: tuple[str, ...] = ()
     rank: int = 0
+    every_input: bool = False
+
+    def learns(self, layer: str) -> bool:
+        """Whether this linear layer, or a LoRA on it, is trained."""
+        return self.full or matches(layer, self.adapted)
 
     def reads(self, layer: str) -> bool:
         """Whether the input of this linear layer is saved."""
-        return self.full or matches(layer, self.adapted)
+        return self.every_input or self.learns(layer)
 
     def grown(self, layers: tuple[str, ...]) -> int:
         """Numbers per token that the LoRAs on these layers save between A and B."""
@@ -135,7 +141,7 @@ def _wan(arch: Architecture, tokens: Tokens, trained: Trained, number: Numbers) 
         "attn2: RMSNorm of q": _rms(nd, trained, number) + WIDE * n,
         "attn2: q, output": 2 * c * nd + lse,
         "attn2: keys and values of the text": _rms(s * arch.width, trained, number)
-        * trained.reads("blocks.attn2.to_k")
+        * trained.learns("blocks.attn2.to_k")
         + 2 * c * s * arch.width,
         "attn2: keys and values of the image": (i > 0)
         * (full * _rms(i * arch.width, trained, number) + 2 * c * i * arch.width),
@@ -212,7 +218,7 @@ def _wan_ends(arch: Architecture, tokens: Tokens, trained: Trained, number: Numb
         "timesteps of every token": tokens.per_token_timesteps * c * nd * (6 + full * 4),
         "last norm: input in fp32": WIDE * nd,
         "last norm: output, for the scale's gradient": full * WIDE * nd,
-        "projection: input": full * c * nd,
+        "projection: input": c * nd * trained.reads("proj_out"),
         "prediction, target": 2 * WIDE * n * arch.out_channels * cells,
     }
 
@@ -229,6 +235,6 @@ def _cogvideox_ends(
         "positions": 2 * WIDE * n * head,
         "last norms: inputs": 2 * wide * nd,
         "last norm: output, for the scale's gradient": full * wide * nd,
-        "projection: input": full * c * nd,
+        "projection: input": c * nd * trained.reads("proj_out"),
         "prediction, target": 2 * WIDE * n * arch.out_channels * cells,
     }

@@ -113,7 +113,7 @@ def plan(training: Training) -> Plan:
     """
     counts, engine, tokens = count(training), training.engine, training.tokens
     held = states(counts, engine, training.gpus)
-    learns = Trained(_is_full(training), *_adapted(training))
+    learns = Trained(_is_full(training), *_adapted(training), every_input=engine.zero_stage == 3)
     number = saved.numbers(engine.dtype, training.device)
     acts = saved.activations(training.arch, tokens, learns, number, training.identity)
     sites = training.arch.layers // training.identity.every if training.identity else 0

@@ -15,12 +15,13 @@ import pytest
 import torch
 
 from pipeline.config import AdapterConfig, EngineConfig, OptimizerConfig
-from pipeline.engine import Engine, adamw, join, leave
+from pipeline.engine import Engine, join, leave
 from pipeline.joining import meet
 from pipeline.memory.activations import Tokens
 from pipeline.memory.plan import Beside, Plan, Training, plan
 from pipeline.memory.states import states
 from pipeline.memory.weights import architecture
+from pipeline.optimizer import adamw
 from pipeline.rank import Rank
 from pipeline.ranks import launch
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,6 +81,54 @@ def test_remove(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bank", "remove", str(runs / "first"), "anna"]) == 0
     assert "anna taken out, 1 file deleted" in capsys.readouterr().out
     assert list(IdentityBank.load(runs / "first" / "export" / "bank").entries) == ["ben"]
+
+
+def dies(words: list[str], doing: str, after: int) -> int:
+    """Exit code of ``castbank bank`` in a process that ends, as by kill -9, before its next ``Path.doing`` after so
+    many."""
+    child = os.fork()
+    if child == 0:
+        done, real = itertools.count(), getattr(Path, doing)
+
+        def next_one(path: Path, *more: Any) -> Any:
+            return real(path, *more) if next(done) < after else os._exit(9)
+
+        setattr(Path, doing, next_one)
+        os._exit(main(["bank", *words]))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_merge_that_is_killed_leaves_no_bank_and_goes_through_again(runs: Path) -> None:
+    merge = ["merge", str(runs / "first"), str(runs / "second"), "--rename", "anna=anna_2", "--output"]
+    for renames in range(5):  # of four characters and the manifest
+        output = runs / f"cast-{renames}"
+        assert dies([*merge, str(output)], "replace", renames) == 9
+        assert not (output / "manifest.json").exists() and list(output.iterdir())
+        assert main(["bank", *merge, str(output)]) == 0
+        assert list(IdentityBank.load(output).entries) == ["anna", "ben", "anna_2", "twin"]
+        assert len(list(output.iterdir())) == 5
+
+
+def test_a_removal_that_is_killed_has_removed_and_deletes_when_made_again(runs: Path) -> None:
+    remove, bank = ["remove", str(runs / "first"), "anna"], runs / "first" / "export" / "bank"
+    assert dies(remove, "replace", 0) == 9
+    assert list(IdentityBank.load(bank).entries) == ["anna", "ben"]
+    assert dies(remove, "unlink", 0) == 9
+    assert list(IdentityBank.load(bank).entries) == ["ben"] and list(bank.glob("anna-*"))
+    assert main(["bank", *remove]) == 0
+    assert not list(bank.glob("*anna-*")) and len(list(bank.iterdir())) == 2
+
+
+def test_files_of_others_are_never_taken_for_a_bank(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs / "loras").mkdir()
+    (runs / "loras" / "style.safetensors").write_bytes(b"not ours")
+    merge = ["bank", "merge", str(runs / "first"), str(runs / "third"), "--network", str(runs / "first")]
+    assert main([*merge, "--output", str(runs / "loras")]) == 2
+    assert "is not empty; give a new folder" in capsys.readouterr().err
+    other = runs / "first" / "export" / "bank" / "style.safetensors"
+    other.write_bytes(b"not ours")
+    assert main(["bank", "remove", str(runs / "first"), "anna"]) == 0
+    assert other.read_bytes() == b"not ours"
 
 
 @pytest.mark.parametrize(

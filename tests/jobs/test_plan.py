@@ -12,10 +12,8 @@ from pipeline.families.published import MODELS
 
 
 def test_a_published_model(capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(["plan", "--model", "wan2.1-t2v-14b", "--gpus", "8", "engine.dtype=bf16", "engine.zero_stage=3"])
-        == 0
-    )
+    asked = ["engine.dtype=bf16", "engine.zero_stage=3", "engine.activation_checkpointing=true"]
+    assert main(["plan", "--model", "wan2.1-t2v-14b", "--gpus", "8", *asked]) == 0
     said = capsys.readouterr().out
     assert "1 x 32760 tokens per GPU" in said  # 21 latent frames of 30 x 52
     assert "bf16, ZeRO-3, 8 GPUs, checkpointing on" in said
@@ -52,6 +50,24 @@ def test_a_transformer_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert one["bytes"] == two["bytes"]
 
 
+@pytest.mark.parametrize("path", sorted(Path("jobs/configs").glob("train_[wc]*.yaml")), ids=lambda p: p.stem)
+def test_every_published_configuration_fits_the_gpus_that_it_asks_for(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "--config", str(path), "--gpus", "8", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["peak"] < 74 * 2**30, path  # of 80 GB cards, as far as they can be used
+
+
+def test_a_published_configuration_plans_its_own_model_as_it_would_be_trained(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["plan", "--config", "jobs/configs/train_wan2.1_t2v_1.3b.yaml", "--gpus", "8"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Wan-AI/Wan2.1-T2V-1.3B-Diffusers: ")
+    assert "1 x 32760 tokens per GPU\nbf16, ZeRO-2, 8 GPUs, checkpointing on" in said
+
+
 def test_all_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--model", "list"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(MODELS)
@@ -79,8 +95,12 @@ def test_all_names(capsys: pytest.CaptureFixture[str]) -> None:
             ["model.adapter.kind=lora", "model.adapter.targets=[qkv]"],
             "model.adapter.targets: qkv match no layer",
         ),
-        (["--identity-only", "model.adapter.train_identity=false"], "nothing is trained"),
+        (["model.adapter.kind=none", "model.adapter.train_identity=false"], "train_identity"),
         (["--model", "tests"], "no transformer/config.json and no config.json there"),
+        (
+            ["model.family.name=wan"],
+            "model.family.wan.pretrained is empty; give a folder or a hub id, or --model",
+        ),
         (["model.identity.every=0"], "model.identity.every=0: must be at least 1"),
         (["engine.zero_stage=4"], "engine.zero_stage"),
     ],

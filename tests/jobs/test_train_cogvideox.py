@@ -47,6 +47,7 @@ def place(face_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Workplac
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_it_trains_goes_on_exactly_and_generates(place: Workplace) -> None:
     assert main(place.arguments("whole")) == 0
     whole = place.curve("whole")

@@ -82,7 +82,10 @@ def test_phases_follow_the_step_and_a_resumed_run_is_the_same(trained: Workplace
         (["model.schedule.coarse=1.5"], r"model\.schedule\.coarse=1\.5: must be from 0 to 1"),
         (["model.schedule.coarse=0.7", "model.schedule.fade_in=0.5"], "more than the whole training"),
         (["model.identity.low_frequency=false"], "nothing else tells of the cast; set model.identity.low"),
-        (["model.schedule.losses=[diffusion]"], "diffusion cannot come in later; give some of mask, routing"),
+        (
+            ["model.schedule.losses=[diffusion]"],
+            "diffusion cannot come in later; give some of mask, routing, identity",
+        ),
     ],
 )
 def test_phases_that_no_training_can_have_are_named(overrides: list[str], message: str) -> None:

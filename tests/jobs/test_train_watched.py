@@ -26,6 +26,9 @@ WATCHED = (
     "checkpoints.keep_best=1",
     "checkpoints.best_of=validation_loss",
     "checkpoints.every_steps=2",
+    "model.losses.identity=0.05",
+    "model.losses.identity_below=1",
+    "model.losses.identity_min_face_px=4",
 )
 
 
@@ -65,6 +68,7 @@ def test_one_process_under_zero_3_finds_the_same(watched: Workplace) -> None:
 def test_every_step_has_its_curves(watched: Workplace) -> None:
     names = {name for line in watched.curve("watched") for name in line}
     assert len([name for name in names if name.startswith("mask_error/")]) == 2
+    assert any(line["loss_identity"] > 0 for line in watched.curve("watched"))
     assert names & {f"loss_diffusion_at_{quarter}" for quarter in ("0.50_0.75", "0.75_1.00")}
     line = json.loads((watched.folder("watched") / "metrics.jsonl").read_text().splitlines()[0])
     for name in ("samples_per_s", "tokens_per_s", "memory_mb", "model_tflops_per_s", "visual_tokens"):
@@ -94,6 +98,10 @@ def client_of(root: Path) -> Any:
         (
             ["validation.every_steps=2", "data.held_out=0.3", "validation.levels=[0]"],
             r"validation\.levels=\[0",
+        ),
+        (
+            ["model.losses.identity=0.1", "data.cache=require"],
+            r"model\.losses\.identity=0\.1 looks at frames",
         ),
         (["data.held_out=1.5"], r"data\.held_out=1\.5: must be from 0 to 0\.9"),
     ],

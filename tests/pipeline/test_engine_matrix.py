@@ -52,8 +52,10 @@ ALL = [
         range(4), ("fp32", "bf16"), ("full", "lora"), (False, True)
     )
 ]
-# of losses around 2.5: bf16 rounds them to 0.008 and the weights that are trained at stage 0 have no fp32 master
-LIMITS = {"fp32": 2e-5, "bf16": 0.05}
+LIMITS = {
+    "fp32": 1e-6,
+    "bf16": 0.03,
+}  # of the loss; bf16 has 8 bits, and at stage 0 its gradients are summed in it
 
 
 def objective_of(folder: Path, kind: str) -> objective.DiffusionObjective:
@@ -70,8 +72,9 @@ def share_of(batch: Batch, index: int, world: int) -> Batch:
     """The part of a batch that a rank takes."""
     each = len(batch.positions) // world
     cut = slice(index * each, (index + 1) * each)
-    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    return replace(batch, **{name: value[cut] for name, value in values.items() if value is not None})
+    return replace(
+        batch, **{f.name: getattr(batch, f.name)[cut] for f in fields(batch) if f.name != "frozen"}
+    )
 
 
 def train_cases(rank: Rank, cases: list[Case], folder: Path) -> int:
@@ -140,7 +143,7 @@ def test_two_processes_learn_what_one_does(
         "\nlargest difference of a loss from one process in fp32, of", {k: v[-1] for k, v in expected.items()}
     )
     gaps = {
-        case: max(abs(a - b) for a, b in zip(losses, expected[case.kind], strict=True))
+        case: max(abs(a - b) / b for a, b in zip(losses, expected[case.kind], strict=True))
         for case, losses in heard
     }
     for case, gap in gaps.items():

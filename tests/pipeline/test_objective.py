@@ -8,10 +8,12 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from pipeline import adapters, objective
+from pipeline import adapters, noise, objective
 from pipeline.batch import Batch
 from pipeline.config import LossConfig, ModelConfig, NoiseConfig
+from pipeline.families.contract import Given
 from pipeline.model import Model
+from pipeline.preservation import Estimate, identity_preservation
 
 NewModel = Callable[..., Model]
 MakeBatch = Callable[..., Batch]
@@ -140,3 +142,68 @@ def test_half_precision_weights_leave_losses_and_codec_in_full(
     for name, value in half.items():
         assert value.dtype == torch.float32, name
         torch.testing.assert_close(value, full[name], atol=0.05, rtol=0.05, msg=name)
+
+
+class Recogniser(torch.nn.Module):
+    """Any frozen network from faces to unit rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.register_buffer("weight", torch.randn(3 * 16 * 16, 32, generator=generator))
+
+    def forward(self, faces: torch.Tensor) -> torch.Tensor:
+        small = torch.nn.functional.adaptive_avg_pool2d(faces, 16).flatten(1)
+        return torch.nn.functional.normalize(small @ self.weight, dim=-1)
+
+
+def with_identity_loss(model_config: ModelConfig, model: Model) -> objective.DiffusionObjective:
+    losses = LossConfig(diffusion=0.0, mask=0.0, routing=0.0, identity=0.5, identity_min_face_px=4)
+    config = replace(model_config, losses=losses, noise=replace(model_config.noise, cast_drop=0.0))
+    return objective.build(config, model, seed=0, faces=Recogniser())  # type: ignore[arg-type]
+
+
+def test_the_identity_loss_looks_at_the_decoded_estimate(
+    new_model: NewModel, model_config: ModelConfig, make_batch: MakeBatch
+) -> None:
+    model, batch = new_model(), make_batch()
+    made = with_identity_loss(model_config, model)
+    scalars = made(batch, level=0.2)
+    torch.testing.assert_close(scalars["loss"], 0.5 * scalars["loss_identity"])
+    assert made(batch, level=0.9)["loss_identity"] == 0.0  # nobody is to be seen in such an estimate
+
+    drawn = replace(made.config.noise, text_drop=0.0, cross_face=1.0)
+    references = noise.choose_references(drawn, 0, batch)
+    context = made._context(batch, references, drawn)
+    latents = model.family.encode(batch.video).latents
+    eps = noise.noise_like(latents, 0, batch.positions)
+    noisy = 0.8 * latents + 0.2 * eps
+    level = torch.full((len(latents), latents.shape[2]), 0.2)
+    velocity = model.velocity(noisy, level, Given(model.family.embed_text(batch.captions)), context)
+    estimate = Estimate(
+        model.family.decode(noisy - 0.2 * velocity),
+        batch.label_map,
+        batch.references,
+        batch.reference_mask,
+        batch.cast_mask,
+        torch.full((len(latents),), 0.2),
+    )
+    expected = identity_preservation(estimate, Recogniser(), 0.4, 0.1, 4).mean()
+    torch.testing.assert_close(scalars["loss_identity"], expected)
+    assert scalars["loss_identity"] > 0.1
+
+
+def test_the_identity_loss_teaches_the_transformer(
+    new_model: NewModel, model_config: ModelConfig, make_batch: MakeBatch
+) -> None:
+    model, batch = new_model(), make_batch()
+    made = with_identity_loss(model_config, model)
+    optimizer = torch.optim.Adam(model.transformer.parameters(), lr=2e-3)
+    curve = []
+    for _ in range(12):
+        scalars = made(batch, level=0.2)
+        optimizer.zero_grad()
+        scalars["loss"].backward()
+        optimizer.step()
+        curve.append(scalars["loss_identity"].item())
+    assert curve[-1] < 0.9 * curve[0]

@@ -79,6 +79,10 @@ def sample(key: str = "clip-0000", counts: tuple[int, ...] = (2, 3)) -> Sample:
     return Sample(note, b"\0\0\0\x18ftypmp42" + rng.bytes(99), label_map, pictures, "<person-1> is here.")
 
 
+def png(image: Any) -> bytes:
+    return cv2.imencode(".png", image)[1].tobytes()
+
+
 def folder_with(path: Path, keys: tuple[str, ...] = ("a-0", "a-1", "b-0")) -> Path:
     path.mkdir()
     rows = write_shard(path / "shard-000000.tar", [sample(k) for k in keys])
@@ -194,6 +198,30 @@ def test_a_slot_without_reference_is_refused() -> None:
 def test_a_malformed_sample_is_refused(broken: Any, message: str) -> None:
     with pytest.raises(ShardError, match=message):
         encode_sample(broken(sample()))
+
+
+@pytest.mark.parametrize(
+    ("member", "data", "message"),
+    [
+        ("json", b'{"key":', "json cannot be read"),
+        ("json", b"{}", "schema None, this castbank reads 1"),
+        ("labelmap.png", b"no picture", "a picture of 10 bytes is not a PNG"),
+        ("labelmap.png", png(np.zeros((HEIGHT, WIDTH), np.uint8)), r"labelmap.png has the shape"),
+        ("labelmap.png", png(np.zeros((FRAMES * HEIGHT, WIDTH, 3), np.uint8)), "in grey"),
+        ("labelmap.png", png(np.zeros((FRAMES * HEIGHT, WIDTH), np.uint16)), "has uint16 pixels"),
+        ("labelmap.png", png(np.full((FRAMES * HEIGHT, WIDTH), 7, np.uint8)), "label map names slot 7 of 2"),
+        (
+            "references.png",
+            png(np.zeros((112, 336, 3), np.uint8)),
+            "references.png is 336x112 pixels; a cast of 2",
+        ),
+        ("references.png", png(np.zeros((224, 100, 3), np.uint8)), "references.png is 100x224 pixels"),
+        ("references.png", png(np.zeros((224, 112, 3), np.uint8)), "differ in number"),
+    ],
+)
+def test_what_another_writer_got_wrong_is_named(member: str, data: bytes, message: str) -> None:
+    with pytest.raises(ShardError, match=message):
+        decode_sample({**encode_sample(sample()), member: data})
 
 
 def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,41 +15,17 @@ from safetensors.torch import load_file, save_file
 from data_prep.records import InputError
 from pipeline import adapters
 from pipeline import model as models
-from pipeline.config import (
-    AdapterConfig,
-    FamilyConfig,
-    GenerateConfig,
-    IdentityConfig,
-    ModelConfig,
-    WanConfig,
-)
+from pipeline.config import AdapterConfig, GenerateConfig, IdentityConfig, ModelConfig
 from pipeline.families.contract import Given
 from pipeline.families.wan import WanFamily
 from pipeline.generate import Scene, sample
 from pipeline.model import Model
 from pipeline.noise import stream
-from tests.small_wan import BOUNDARY, Published, make_wan
+from tests.small_wan import BOUNDARY, Folder, Published, config_of
 
 SIZE = GenerateConfig(num_frames=9, height_px=32, width_px=64, steps=5, seed=3)
 PROMPT = "Anna  walks to Ben &amp; Carla in the garden"
 IDENTITY = IdentityConfig(tokens_per_character=2, width=16, encoder_layers=1, num_heads=2, max_cast=3)
-Folder = Callable[[Published], Path]
-
-
-@pytest.fixture(scope="session")
-def wan(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """The folder of a model of one kind, made once."""
-    root = tmp_path_factory.mktemp("wan")
-
-    def folder(kind: Published) -> Path:
-        return root / kind if (root / kind).is_dir() else make_wan(root / kind, kind)
-
-    return folder
-
-
-def config_of(folder: Path, **changes: Any) -> FamilyConfig:
-    values = {"pretrained": str(folder), "text_tokens": 24, "frozen_dtype": "fp32"} | changes
-    return FamilyConfig(name="wan", wan=WanConfig(**values))
 
 
 def new_model(folder: Path, trained: bool = False, **changes: Any) -> Model:
@@ -366,73 +340,6 @@ def test_older_names_of_weights_are_read(wan: Folder, tmp_path: Path) -> None:
     video = torch.rand(1, 3, 9, 32, 64) * 2 - 1
     first, second = before.encode(video).image, after.encode(video).image
     assert first is not None and second is not None and torch.equal(first, second)
-
-
-def broken(folder: Path, to: Path, change: Callable[[Path], None]) -> Path:
-    shutil.copytree(folder, to)
-    change(to)
-    return to
-
-
-def edit(file: str, **changes: Any) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        path = folder / file
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-    return change
-
-
-BREAKS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "no text encoder": (lambda f: shutil.rmtree(f / "text_encoder"), r"no text_encoder in .*whole model"),
-    "no scheduler": (edit("model_index.json", scheduler=[None, None]), r"no scheduler in "),
-    "another pipeline": (
-        edit("model_index.json", _class_name="CogVideoXPipeline"),
-        r"is a CogVideoXPipeline; family wan takes WanPipeline or WanImageToVideoPipeline",
-    ),
-    "another codec": (
-        edit("model_index.json", vae=["diffusers", "AutoencoderKL"]),
-        r"its vae is a AutoencoderKL; this family takes AutoencoderKLWan",
-    ),
-    "control channels": (edit("transformer/config.json", in_channels=9), r"takes 9 channels, latents have 4"),
-    "no index": (lambda f: (f / "model_index.json").unlink(), r"no model_index\.json in "),
-    "damaged index": (lambda f: (f / "model_index.json").write_text("{"), r"cannot be read"),
-}
-
-
-@pytest.mark.parametrize("name", BREAKS)
-def test_a_folder_that_is_not_such_a_model_is_refused_by_its_files(
-    name: str, wan: Folder, tmp_path: Path
-) -> None:
-    change, message = BREAKS[name]
-    folder = broken(wan("t2v"), tmp_path / "broken", change)
-    with pytest.raises(InputError, match=f"(?s)model.family.wan.pretrained '.*{message}"):
-        WanFamily.look(config_of(folder))
-
-
-def test_weights_that_are_cut_off_are_named(wan: Folder, tmp_path: Path) -> None:
-    def cut(folder: Path) -> None:
-        path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
-        path.write_bytes(path.read_bytes()[:-100])
-
-    with pytest.raises(InputError, match=r"transformer in .* cannot be loaded"):
-        WanFamily.create(config_of(broken(wan("t2v"), tmp_path / "cut", cut)), [], 0)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"pretrained": ""}, r"pretrained is empty; give a folder or a hub id such as Wan-AI/"),
-        ({"pretrained": "/no/such/folder"}, r"'/no/such/folder': no such folder here"),
-        ({"pretrained": "nobody/nothing"}, r"not to be had from the hub .*hf download nobody/nothing"),
-        ({"expert": "low"}, r"expert=low: .* has one transformer"),
-    ],
-)
-def test_wrong_knobs_are_named(
-    changes: dict[str, str], message: str, wan: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match=f"(?s){message}"):
-        WanFamily.look(config_of(wan("t2v"), **changes))
 
 
 def test_sizes_and_first_frames_that_do_not_fit_are_named(wan: Folder) -> None:

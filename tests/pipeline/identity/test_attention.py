@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from pipeline.batch import Batch
 from pipeline.families.contract import Given
 from pipeline.identity.attention import CastContext, IdentityAttention
 from pipeline.model import Model
+from tests.plain_attention import all_at_once, saved_bytes
 
 NewModel = Callable[..., Model]
 MakeBatch = Callable[..., Batch]
@@ -70,6 +72,39 @@ def test_it_is_its_definition(
         added, logits = attention(hidden, context)
         torch.testing.assert_close(added, slow(attention, hidden, context), atol=1e-5, rtol=1e-4)
     assert logits.shape == (B, L, N + 1) and torch.isinf(logits[1, :, 2:]).all()
+
+
+@pytest.mark.parametrize("layout", [False, True], ids=["routed", "by hand"])
+def test_one_character_at_a_time_is_all_at_once(
+    layout: bool, attention: IdentityAttention, hidden: torch.Tensor, context: CastContext
+) -> None:
+    """Answers, logits and all gradients."""
+    shares = torch.rand(B, L, N + 1, generator=torch.Generator().manual_seed(4))
+    tokens = context.tokens.clone().requires_grad_()
+    given = replace(context, tokens=tokens, layout=shares.requires_grad_() if layout else None)
+    inputs = [hidden.requires_grad_(), tokens, *attention.parameters(), *([shares] if layout else [])]
+    outcomes = []
+    for form in (attention, partial(all_at_once, attention)):
+        added, logits = form(hidden, given)
+        reached = logits[torch.isfinite(logits)]
+        total = (added * hidden.detach().cos()).sum() + reached.square().sum()
+        outcomes.append((added, reached, *torch.autograd.grad(total, inputs)))
+    for one, other in zip(*outcomes, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-5)
+
+
+def test_what_is_kept_for_backward_hardly_grows_with_the_cast() -> None:
+    attention, hidden, kept = IdentityAttention(128, C, num_heads=4), torch.randn(1, 2048, 128), []
+    for n in (1, 8):
+        cast = CastContext(torch.randn(1, n, 32, C), torch.ones(1, n, dtype=torch.bool), torch.ones(1))
+        kept.append(
+            [
+                saved_bytes(attention, form, hidden, cast)
+                for form in (attention, partial(all_at_once, attention))
+            ]
+        )
+    (one, one_plain), (eight, eight_plain) = kept
+    assert eight < 1.3 * one and eight_plain > 3 * one_plain  # grows: logits, keys and values
 
 
 def test_a_token_routed_to_one_character_cannot_read_another(

@@ -35,7 +35,7 @@ def written(made: IdentityNetwork, folder: Path) -> Path:
 def test_the_same_encoder_has_the_same_fingerprint_whatever_stands_around_it() -> None:
     first = network(1)
     before = fingerprint(first.encoder)
-    for parameter in (first.slots, first.separator, *first.attentions.parameters()):
+    for parameter in (*first.slots.parameters(), *first.attentions.parameters()):
         parameter.data.add_(1)
     assert fingerprint(first.encoder) == before == fingerprint(network(1).encoder)
     assert fingerprint(network(2).encoder) != before
