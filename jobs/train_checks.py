@@ -110,7 +110,7 @@ def check_schedule(model: ModelConfig) -> None:
     from pipeline.losses import LOSSES
 
     given, known = model.schedule, [*(name for name in LOSSES if name != "diffusion"), "identity"]
-    if given.coarse + given.fade_in > 1:
+    if given.coarse + given.fade_in > 1 + 1e-9:  # as 0.7 + 0.3 may be
         raise InputError(
             f"model.schedule.coarse={given.coarse:g} and fade_in={given.fade_in:g} are more than the whole "
             "training together; they are shares of its steps: lower one"

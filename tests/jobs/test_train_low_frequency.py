@@ -84,7 +84,7 @@ def test_phases_follow_the_step_and_a_resumed_run_is_the_same(trained: Workplace
         (["model.identity.low_frequency=false"], "nothing else tells of the cast; set model.identity.low"),
         (
             ["model.schedule.losses=[diffusion]"],
-            "diffusion cannot come in later; give some of mask, routing, identity",
+            "give some of mask, routing, identity",
         ),
     ],
 )

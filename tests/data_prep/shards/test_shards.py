@@ -170,15 +170,6 @@ def test_a_reference_from_the_frames_trained_on_is_refused(change: dict[str, Any
         decode_sample({**members, "json": json.dumps(note).encode()})
 
 
-def test_pictures_of_another_size_are_refused() -> None:
-    members = encode_sample(sample())
-    grid = cv2.imdecode(np.frombuffer(members["references.png"], np.uint8), cv2.IMREAD_COLOR)
-    for other in (grid[:-8], grid[:, :-8], grid[:112]):
-        png = cv2.imencode(".png", other)[1].tobytes()
-        with pytest.raises(ShardError, match=r"references\.png is .*112x112 faces for each of 2 slots"):
-            decode_sample({**members, "references.png": png})
-
-
 def test_a_slot_without_reference_is_refused() -> None:
     good = sample()
     note = replace(good.note, references=((), good.note.references[1]))
