@@ -14,9 +14,9 @@ from data_prep.faces.packs import find_pack
 from data_prep.faces.recogniser import session_options
 from data_prep.records import F32, U8, InputError
 
-# Between a crop's border and the box that the mesh is told, which is to be like a detector's. Of 0, 8, 14 and 20 the
-# best on 19 faces of the demo's clips: 1.2 px from the photograph's own points (median; 95 %: 3.8, all: 6.8); the
-# template alone is 1.8 px away (8.3; 11.9).
+# Between a crop's border and the box that the mesh is told, which is to be like a detector's. Of 0, 8, 14 and 20
+# the best on 19 faces of the demo's clips: 1.2 px from the photograph's own points (median; 95 %: 3.8, all: 6.8);
+# the template alone is 1.8 px away (8.3; 11.9).
 MARGIN_PX = 14
 MESH = "landmark_2d_468"  # insightface's name of the task
 
