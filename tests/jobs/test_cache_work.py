@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,9 +36,10 @@ def batches(config: TrainConfig, samples: Samples, model: Model) -> list[Batch]:
     return [stream.next()[0] for _ in range(STEPS)]
 
 
-def losses(config: TrainConfig, model: Model, some: list[Batch]) -> list[dict[str, float]]:
+def losses(config: TrainConfig, model: Model, some: list[Batch]) -> list[dict[str, Any]]:
+    """Scalars, and pairs as lists."""
     made = objective.build(config.model, model, config.seed)
-    return [{name: value.item() for name, value in made(batch).items()} for batch in some]
+    return [{name: value.tolist() for name, value in made(batch).items()} for batch in some]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
