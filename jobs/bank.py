@@ -81,6 +81,7 @@ def _facts(entry: BankEntry) -> dict[str, Any]:
         "pack": entry.pack,
         "network": entry.network,
         "description": entry.description,
+        "picture": "kept" if entry.picture is not None else "",
     }
 
 

@@ -77,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
 
     names = tuple(name.strip() for name in args.cast.split(",") if name.strip())
     loaded = generate.load_run(args.run_folder, args.bank)
-    tokens = loaded.bank.cast(names) if names else None
-    scene = generate.Scene(args.prompt, tokens, layout, anchor)
+    scene = generate.scene_of(loaded, args.prompt, names)
+    scene = dataclasses.replace(scene, layout=layout, anchor=anchor)
     with ProgressBar() as progress:
         frames = generate.generate(loaded.model, scene, config, progress)
     _write(args, config, names, frames)

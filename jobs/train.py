@@ -124,8 +124,10 @@ def recogniser_of(config: TrainConfig) -> Recogniser:
     """The recogniser of the configured face pack.
 
     Raises:
-        InputError: the pack is unknown or not installed, or its embeddings have another width than the model reads.
+        InputError: the pack is unknown or not installed, its embeddings have another width than the model reads, or
+            it has no face mesh where the low-frequency path needs landmarks.
     """
+    from data_prep.faces.landmarks import find_mesh, five_points
     from data_prep.faces.packs import find_pack
     from data_prep.faces.recogniser import embed_crops
     from pipeline.features import Recogniser, file_sha256
@@ -138,7 +140,15 @@ def recogniser_of(config: TrainConfig) -> Recogniser:
             f"model.identity.embedding_dim={pack.spec.dim}, or take another data.pack"
         )
     embed = partial(embed_crops, config.data.pack)
-    return Recogniser(config.data.pack, embed, file_sha256(pack.recogniser), width, pack.spec.min_norm)
+    found = Recogniser(config.data.pack, embed, file_sha256(pack.recogniser), width, pack.spec.min_norm)
+    if not config.model.identity.low_frequency:
+        return found
+    try:
+        mesh = find_mesh(config.data.pack)
+    except InputError as error:
+        raise InputError(f"model.identity.low_frequency, data.pack={config.data.pack!r}: {error}") from error
+    points = partial(five_points, config.data.pack)
+    return replace(found, landmarks=points, landmarks_sha256=file_sha256(mesh))
 
 
 def run_first(

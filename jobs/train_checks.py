@@ -51,6 +51,8 @@ ALLOWED = {  # key: least and greatest value
     "model.losses.mask": (0, MANY),
     "model.losses.routing": (0, MANY),
     "model.losses.mask_probability": (0, 1),
+    "model.schedule.coarse": (0, 1),
+    "model.schedule.fade_in": (0, 1),
     "model.losses.identity": (0, MANY),
     "model.losses.identity_below": (0, 1),
     "model.losses.identity_drift": (0, MANY),
@@ -72,6 +74,7 @@ def check(config: TrainConfig) -> None:
 
     configs.check_ranges(config, ALLOWED)
     check_validation(config)
+    check_schedule(config.model)
     check_identity_loss(config)
     zero_config.check(config.engine)
     adapters.check(config.model.adapter)
@@ -100,6 +103,27 @@ def check_data(config: TrainConfig) -> None:
     named = [Bucket.parse(text) for text in config.data.buckets]
     if len(set(named)) != len(named):
         raise InputError(f"data.buckets: {', '.join(map(str, named))}: one comes twice; give each once")
+
+
+def check_schedule(model: ModelConfig) -> None:
+    """Raise InputError for phases that no training can have."""
+    from pipeline.losses import LOSSES
+
+    given, known = model.schedule, [*(name for name in LOSSES if name != "diffusion"), "identity"]
+    if given.coarse + given.fade_in > 1 + 1e-9:  # as 0.7 + 0.3 may be
+        raise InputError(
+            f"model.schedule.coarse={given.coarse:g} and fade_in={given.fade_in:g} are more than the whole "
+            "training together; they are shares of its steps: lower one"
+        )
+    if given.coarse and not model.identity.low_frequency:
+        raise InputError(
+            f"model.schedule.coarse={given.coarse:g}: identity attention waits, and nothing else tells of the "
+            "cast; set model.identity.low_frequency=true, or coarse to 0"
+        )
+    if unknown := [name for name in given.losses if name not in known]:
+        raise InputError(
+            f"model.schedule.losses: {', '.join(unknown)} cannot come in later; give some of {', '.join(known)}"
+        )
 
 
 def check_identity_loss(config: TrainConfig) -> None:

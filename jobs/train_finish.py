@@ -79,6 +79,7 @@ def make_samples(config: TrainConfig, model: Model, bank: IdentityBank, samples:
     for index in chosen(config, samples):
         item = samples.load(index, index)
         names = names_of(config, item)
-        drawing = Drawn(item, bank.cast(names), names)
+        pictures = None if model.identity.low_frequency is None else bank.pictures(names)
+        drawing = Drawn(item, bank.cast(names), names, pictures)
         paths += drawing.write(drawing.video(model), Path(config.run) / "samples")
     return paths

@@ -18,7 +18,9 @@ from data_prep.records import U8
 from pipeline.config import GenerateConfig, TrainConfig
 from pipeline.data import collate
 from pipeline.engine import Engine
+from pipeline.features import OUTSIDE
 from pipeline.generate import Scene, contact_sheet, generate
+from pipeline.identity.bank import CastPictures
 from pipeline.model import Model
 from pipeline.rank import Rank
 from pipeline.samples import Item, Samples
@@ -63,7 +65,10 @@ class Drawing:
             batch = collate([item]).to(engine.device)
             with engine.precision():
                 tokens = self._model.identity(batch.references, batch.reference_mask)[0]
-                drawing = Drawn(item, tokens, names_of(self._config, item))
+                pictures = None
+                if batch.pictures is not None and batch.landmarks is not None:
+                    pictures = CastPictures(batch.pictures[0, :, OUTSIDE], batch.landmarks[0, :, OUTSIDE])
+                drawing = Drawn(item, tokens, names_of(self._config, item), pictures)
                 video = drawing.video(self._model, lambda *_: beat())
             if self._rank.index == 0:
                 for path in drawing.write(video, folder):
@@ -83,11 +88,13 @@ def names_of(config: TrainConfig, item: Item) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A sample, with its video, whose caption and cast are drawn. tokens: f32[N,K,C] by slot; names: the cast's."""
+    """A sample, with its video, whose caption and cast are drawn. tokens: f32[N,K,C] by slot; names, pictures: the
+    cast's."""
 
     item: Item
     tokens: torch.Tensor
     names: Sequence[str]
+    pictures: CastPictures | None = None
 
     @property
     def settings(self) -> GenerateConfig:
@@ -100,7 +107,8 @@ class Drawn:
         """What the model makes of it, u8[T,H,W,3]."""
         assert self.item.video is not None
         anchor = self.item.video[0] if model.family.outline.pictured else None
-        return generate(model, Scene(self.item.caption, self.tokens, anchor=anchor), self.settings, progress)
+        scene = Scene(self.item.caption, self.tokens, anchor=anchor, pictures=self.pictures)
+        return generate(model, scene, self.settings, progress)
 
     def write(self, made: U8, folder: Path) -> list[Path]:
         """The video, a contact sheet with the real clip above, and, beside them, a note that says who should be

@@ -49,7 +49,11 @@ class Batch:
     sample's own frames, zeros where none was usable; own_mask: bool[B,N]; cast_mask: bool[B,N];
     cast: per sample the character ids by slot; captions: B training captions; keys: B sample keys;
     positions: i64[B] place of each sample in the run's whole stream of samples, which seeds its noise, so that
-    a resumed run, or one with another number of ranks, draws the same.
+    a resumed run, or one with another number of ranks, draws the same;
+    pictures: u8[B,N,2,112,112,3] of each character an outside reference and its own face, and landmarks:
+    f32[B,N,2,5,2] of both in their pixels (see ``features``), where the low-frequency path reads them, else None;
+    progress: f64[B], all the same: share of the run's steps that are done, in [0,1), for what changes with it;
+    None, where nobody trains, is the end.
     """
 
     video: torch.Tensor | None
@@ -64,6 +68,9 @@ class Batch:
     keys: tuple[str, ...]
     positions: torch.Tensor
     frozen: Frozen | None = None
+    pictures: torch.Tensor | None = None
+    landmarks: torch.Tensor | None = None
+    progress: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on ``device``."""

@@ -9,8 +9,10 @@ import time
 from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -45,6 +47,8 @@ def collate(items: Sequence[Item]) -> Batch:
         keys=tuple(item.key for item in items),
         positions=torch.tensor([item.position for item in items]),
         frozen=stacked(frozen, num_slots) if frozen else None,
+        pictures=_together([f.pictures for f in faces]),
+        landmarks=_together([f.landmarks for f in faces]),
     )
 
 
@@ -65,17 +69,28 @@ def _stacked_videos(items: Sequence[Item]) -> tuple[torch.Tensor | None, torch.T
     return to_unit_range(video).permute(0, 4, 1, 2, 3).contiguous(), torch.from_numpy(label_maps)
 
 
+def _together(values: Sequence[npt.NDArray[Any] | None]) -> torch.Tensor | None:
+    there = [value for value in values if value is not None]
+    return torch.from_numpy(np.stack(there)) if there else None
+
+
 def _size(video: U8 | None) -> str:
     return "" if video is None else "x".join(map(str, video.shape[:3]))
 
 
 def _padded(faces: FaceFeatures, num_slots: int, num_references: int) -> FaceFeatures:
     slots, references = num_slots - len(faces.own), num_references - faces.references.shape[1]
+
+    def grown(value: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
+        return None if value is None else np.pad(value, ((0, slots), *((0, 0),) * (value.ndim - 1)))
+
     return FaceFeatures(
         references=np.pad(faces.references, ((0, slots), (0, references), (0, 0))),
         reference_mask=np.pad(faces.reference_mask, ((0, slots), (0, references))),
         own=np.pad(faces.own, ((0, slots), (0, 0))),
         own_mask=np.pad(faces.own_mask, (0, slots)),
+        pictures=grown(faces.pictures),
+        landmarks=grown(faces.landmarks),
     )
 
 

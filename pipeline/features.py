@@ -11,7 +11,7 @@ import hashlib
 import uuid
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -28,18 +28,25 @@ OWN_FACE_MARGIN = (
 
 Embed = Callable[[U8], tuple[F32, F32]]
 """Aligned crops u8[n,112,112,3] RGB to unit embeddings f32[n,D] and their lengths before normalising f32[n]."""
+Landmarks = Callable[[U8], F32]
+"""Crops u8[n,112,112,3] RGB to f32[n,5,2], x y in their pixels: eyes, nose, mouth corners, image left first."""
+OUTSIDE, OWN = 0, 1  # places of the pictures that are kept
 
 
 @dataclass(frozen=True)
 class Recogniser:
     """What turns crops into embeddings. pack: the face pack it belongs to; sha256: of the network's weights; width:
-    D of the embeddings; min_norm: an embedding shorter than this before normalising shows a covered or cut face."""
+    D of the embeddings; min_norm: an embedding shorter than this before normalising shows a covered or cut face;
+    landmarks: finds the landmarks of crops, by a network of that ``landmarks_sha256``, where the pictures
+    themselves are to be kept beside the embeddings (for the low-frequency path), else None."""
 
     pack: str
     embed: Embed
     sha256: str
     width: int
     min_norm: float
+    landmarks: Landmarks | None = None
+    landmarks_sha256: str = ""
 
 
 def file_sha256(path: Path) -> str:
@@ -51,12 +58,15 @@ def file_sha256(path: Path) -> str:
 @dataclass(frozen=True)
 class FaceFeatures:
     """N slots: references f32[N,R,D] unit, reference_mask bool[N,R], own f32[N,D] unit, own_mask bool[N]; zeros
-    where the mask is False."""
+    where the mask is False. Where the recogniser finds landmarks, pictures u8[N,2,112,112,3]: the first reference,
+    which preparation found the best, and the own face or black; landmarks f32[N,2,5,2] of both (75 kB a slot)."""
 
     references: F32
     reference_mask: npt.NDArray[np.bool_]
     own: F32
     own_mask: npt.NDArray[np.bool_]
+    pictures: U8 | None = None
+    landmarks: F32 | None = None
 
 
 def features_folder(config: DataConfig) -> Path:
@@ -74,6 +84,8 @@ class FeatureStore:
             InputError: the folder cannot be made.
         """
         self._recogniser = recogniser
+        if recogniser.landmarks is not None:
+            asked = f"{asked} pictures with landmarks by {recogniser.landmarks_sha256}"
         key = hashlib.sha256(f"{recogniser.sha256}/{asked}".encode()).hexdigest()[:16]
         self.folder = folder / key
         try:
@@ -98,7 +110,7 @@ class FeatureStore:
         )  # machines that share the folder share no pids
         try:
             with aside.open("wb") as stream:
-                np.savez(stream, **vars(features))
+                np.savez(stream, **{name: v for name, v in vars(features).items() if v is not None})
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
@@ -144,7 +156,20 @@ def embed_faces(
     for row, slot in enumerate(seen, start):
         if norms[row] >= recogniser.min_norm:
             out.own[slot], out.own_mask[slot] = unit[row], True
-    return out
+    return out if recogniser.landmarks is None else _with_pictures(out, recogniser.landmarks, references, own)
+
+
+def _with_pictures(
+    features: FaceFeatures, landmarks: Landmarks, references: tuple[U8, ...], own: tuple[U8 | None, ...]
+) -> FaceFeatures:
+    num_slots = len(references)
+    pictures = np.zeros((num_slots, 2, CROP_PX, CROP_PX, 3), np.uint8)
+    points = np.zeros((num_slots, 2, 5, 2), np.float32)
+    for slot, (outside, face) in enumerate(zip(references, own, strict=True)):
+        seen = [outside[0]] if face is None else [outside[0], face]
+        pictures[slot, : len(seen)] = seen
+        points[slot, : len(seen)] = landmarks(np.stack(seen))
+    return replace(features, pictures=pictures, landmarks=points)
 
 
 def own_face(video: U8, mask: U8, min_px: int) -> U8 | None:

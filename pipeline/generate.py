@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from data_prep.records import U8, InputError, Progress
 from pipeline import model as models
 from pipeline.config import GenerateConfig
 from pipeline.families.contract import Encoded, Given, LatentGrid
+from pipeline.identity import canvas
 from pipeline.identity.attention import CastContext
-from pipeline.identity.bank import IdentityBank, find_bank
+from pipeline.identity.bank import CastPictures, IdentityBank, find_bank
 from pipeline.identity.tokens import fingerprint
 from pipeline.model import Model
 from pipeline.noise import stream
@@ -49,12 +51,25 @@ def load_run(folder: Path, bank: Path | None = None) -> LoadedRun:
 class Scene:
     """What is to be seen. tokens: f32[N,K,C] of the cast, slot by slot, or None for nobody known; layout: u8[H,W]
     slot numbers of the picture's pixels, 0 nobody, or None, then the model decides who goes where; anchor:
-    u8[H,W,3] RGB, the first frame, or None."""
+    u8[H,W,3] RGB, the first frame, or None; pictures: of the cast, which a model with the low-frequency path
+    reads."""
 
     prompt: str
     tokens: torch.Tensor | None = None
     layout: U8 | None = None
     anchor: U8 | None = None
+    pictures: CastPictures | None = None
+
+
+def scene_of(loaded: LoadedRun, prompt: str, names: Sequence[str]) -> Scene:
+    """A scene with characters of the bank, and all that the model reads of them; nobody known without names.
+
+    Raises InputError for a name that is unknown or comes twice, or one without a picture where that is needed.
+    """
+    if not names:
+        return Scene(prompt)
+    pictured = loaded.model.identity.low_frequency is not None
+    return Scene(prompt, loaded.bank.cast(names), pictures=loaded.bank.pictures(names) if pictured else None)
 
 
 @torch.no_grad()
@@ -135,7 +150,23 @@ def _context(model: Model, scene: Scene, config: GenerateConfig, device: torch.d
         layout = _routes(scene.layout, num_characters, config, model.family.grid).to(device)
     mask = torch.ones(1, num_characters, dtype=torch.bool, device=device)
     strength = torch.full((1,), config.strength, device=device)
-    return model.identity.context(scene.tokens[None].to(device), mask, strength, layout)
+    canvases = None
+    if model.identity.low_frequency is not None:
+        canvases = config.strength * _canvases(model, scene, config, mask)
+    return model.identity.context(scene.tokens[None].to(device), mask, strength, layout, canvases)
+
+
+def _canvases(model: Model, scene: Scene, config: GenerateConfig, mask: torch.Tensor) -> torch.Tensor:
+    """Latents f32[1,C,2,h,w] of the cast's pictures and landmarks."""
+    if scene.pictures is None:
+        raise InputError(
+            "cast: this model also reads a picture of each character; give them, as a bank has them"
+        )
+    crops, landmarks = (
+        value[None].to(mask.device) for value in (scene.pictures.crops, scene.pictures.landmarks)
+    )
+    drawn = canvas.canvases(crops, landmarks, mask, (config.height_px, config.width_px))
+    return model.encode_canvases(drawn)
 
 
 def _routes(layout: U8, num_characters: int, config: GenerateConfig, grid: LatentGrid) -> torch.Tensor:

@@ -37,7 +37,7 @@ class Model(nn.Module):
         self.base_changed = False  # whether the transformer's own weights may differ from the pretrained ones
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.identity = IdentityNetwork(config.identity, family.sites, family.width)
+            self.identity = IdentityNetwork(config.identity, family.sites, family.width, family.entrance)
 
     def velocity(
         self, latents: torch.Tensor, level: torch.Tensor, given: Given, context: CastContext | None
@@ -47,6 +47,12 @@ class Model(nn.Module):
         dtype = next(self.identity.parameters()).dtype
         with self.identity.slot.holding(context):
             return self.family.velocity(latents.to(dtype), level, given.to(dtype))
+
+    @torch.no_grad()
+    def encode_canvases(self, canvases: torch.Tensor) -> torch.Tensor:
+        """f32[B,2,3,H,W] in [-1,1], see ``identity.canvas``, to latents f32[B,C,2,h,w]."""
+        latents = self.family.encode_pictures(canvases.flatten(0, 1))  # [2B,C,1,h,w]
+        return latents[:, :, 0].reshape(-1, 2, *latents.shape[1:2], *latents.shape[3:]).transpose(1, 2)
 
     def checkpoint_activations(self) -> None:
         """Trades compute for memory: blocks are run again in backward."""

@@ -76,6 +76,25 @@ def choose_references(config: NoiseConfig, seed: int, batch: Batch) -> ChosenRef
     return ChosenReferences(noised, mask, batch.cast_mask & ~own)
 
 
+def noise_pictures(
+    config: NoiseConfig, seed: int, positions: torch.Tensor, pictures: torch.Tensor
+) -> torch.Tensor:
+    """Adds σ·ε to pictures f32[B,...] in [-1,1], with the σ of each sample's embeddings (ConsisID's code, which
+    noises the reference's picture and its landmarks before they are encoded)."""
+    noised = []
+    for picture, position in zip(pictures, positions.tolist(), strict=True):
+        sigma = _reference_sigma(config, seed, position)
+        noise = torch.randn(picture.shape, generator=stream(seed, position, "picture_noise"))
+        noised.append(picture + sigma * noise.to(picture))
+    return torch.stack(noised)
+
+
+def _reference_sigma(config: NoiseConfig, seed: int, position: int) -> float:
+    log_sigma = torch.randn((), generator=stream(seed, position, "reference_sigma"))
+    spread = config.reference_log_sigma_mean + config.reference_log_sigma_std * log_sigma
+    return float(torch.exp(spread).item())
+
+
 def _noise_references(
     config: NoiseConfig, seed: int, positions: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
@@ -84,8 +103,7 @@ def _noise_references(
     noised = embeddings.clone()
     dim = embeddings.shape[-1]
     for b, position in enumerate(positions.tolist()):
-        log_sigma = torch.randn((), generator=stream(seed, position, "reference_sigma"))
-        sigma = torch.exp(config.reference_log_sigma_mean + config.reference_log_sigma_std * log_sigma).item()
+        sigma = _reference_sigma(config, seed, position)
         for n, r in mask[b].nonzero().tolist():
             noise = torch.randn(dim, generator=stream(seed, position, "reference_noise", n, r))
             noised[b, n, r] += (sigma / dim**0.5) * noise.to(embeddings)

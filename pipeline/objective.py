@@ -19,10 +19,13 @@ from pipeline.config import ModelConfig, NoiseConfig
 from pipeline.curves import by_character, by_level
 from pipeline.face_network import FaceNetwork
 from pipeline.families.contract import Encoded, Given
+from pipeline.features import OUTSIDE, OWN
+from pipeline.identity import canvas
 from pipeline.identity.attention import CastContext
 from pipeline.losses import LOSSES, Prediction, mask_errors, router_accuracy
 from pipeline.model import Model
 from pipeline.preservation import Estimate, identity_preservation
+from pipeline.schedule import fine_share
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,8 @@ class DiffusionObjective(nn.Module):
     def forward(self, batch: Batch, level: float | None = None) -> dict[str, torch.Tensor]:
         """Scalars: loss, loss_NAME for each loss with a weight, router_accuracy, cross_face_share, the share of
         characters that were shown a face from outside their sample, and visual_tokens, of a sample; and pairs (see
-        ``curves``): loss_diffusion by noise level, mask_error by character. With a ``level`` all samples are at
-        that one, and nothing is dropped.
+        ``curves``): loss_diffusion by noise level, mask_error by character; with a schedule also fine_share. With a
+        ``level`` all samples are at that one, and nothing is dropped.
         """
         drawn = self.config.noise
         if level is not None:
@@ -75,6 +78,7 @@ class DiffusionObjective(nn.Module):
         scalars: dict[str, torch.Tensor] = {}
         curves = by_character("mask_error", *mask_errors(prediction), batch.cast, self.shown)
         total = prediction.velocity.new_zeros((), dtype=torch.float32)
+        fine = self._fine_share(batch)
         for name, loss in LOSSES.items():
             weight: float = getattr(self.config.losses, name)
             if weight > 0:
@@ -82,20 +86,58 @@ class DiffusionObjective(nn.Module):
                 if name == "diffusion":
                     curves |= by_level("loss_diffusion", values, asked.level.amax(1))
                 scalars[f"loss_{name}"] = values.mean()
-                total = total + weight * scalars[f"loss_{name}"]
+                total = total + weight * self._scheduled(name, values, fine)
         if self.config.losses.identity > 0 and self.faces[0] is not None:
-            scalars["loss_identity"] = self._preserved(batch, asked, context.strength > 0).mean()
-            total = total + self.config.losses.identity * scalars["loss_identity"]
+            values = self._preserved(batch, asked, context.strength > 0)
+            scalars["loss_identity"] = values.mean()
+            total = total + self.config.losses.identity * self._scheduled("identity", values, fine)
         characters = batch.cast_mask.sum(1).clamp(min=1)
         share = (references.outside.sum(1) / characters).mean()
         scalars |= {"router_accuracy": router_accuracy(prediction).mean(), "cross_face_share": share}
         scalars["visual_tokens"] = total.new_tensor(float(prediction.token_coverage.shape[-1]))
+        if self.config.schedule.coarse or self.config.schedule.fade_in:
+            scalars["fine_share"] = fine.mean()
         return {"loss": total, **scalars, **curves}
 
     def _context(self, batch: Batch, references: noise.ChosenReferences, drawn: NoiseConfig) -> CastContext:
         tokens = self.model.identity(references.embeddings, references.mask)
-        dropped = noise.coins(self.seed, batch.positions, "cast_drop", drawn.cast_drop)
-        return self.model.identity.context(tokens, batch.cast_mask, (~dropped).float())
+        shown = (~noise.coins(self.seed, batch.positions, "cast_drop", drawn.cast_drop)).float()
+        canvases = None
+        if self.model.identity.low_frequency is not None:
+            canvases = self._canvases(batch, references) * shown.view(-1, 1, 1, 1, 1)
+        strength = shown * self._fine_share(batch)
+        return self.model.identity.context(tokens, batch.cast_mask, strength, canvases=canvases)
+
+    def _fine_share(self, batch: Batch) -> torch.Tensor:
+        """f32[B]: what of identity attention counts so far."""
+        if batch.progress is None:
+            return torch.ones(len(batch.keys), device=batch.positions.device)
+        return fine_share(self.config.schedule, batch.progress)
+
+    def _scheduled(self, name: str, values: torch.Tensor, fine: torch.Tensor) -> torch.Tensor:
+        """The mean of a loss f32[B], of what counts of it so far."""
+        return (values * fine if name in self.config.schedule.losses else values).mean()
+
+    @torch.no_grad()
+    def _canvases(self, batch: Batch, references: noise.ChosenReferences) -> torch.Tensor:
+        """Latents f32[B,C,2,h,w] of the canvases: of each character the face that its embeddings are of, where they
+        are of several the first."""
+        assert batch.pictures is not None and batch.landmarks is not None, "samples come without pictures"
+        own = (batch.cast_mask & ~references.outside)[..., None, None]  # [B,N,1,1]
+        crops = torch.where(own[..., None], batch.pictures[:, :, OWN], batch.pictures[:, :, OUTSIDE])
+        points = torch.where(own, batch.landmarks[:, :, OWN], batch.landmarks[:, :, OUTSIDE])
+        drawn = canvas.canvases(crops, points, batch.cast_mask, self._size(batch))
+        noised = noise.noise_pictures(self.config.noise, self.seed, batch.positions, drawn)
+        return self.model.encode_canvases(noised)
+
+    def _size(self, batch: Batch) -> tuple[int, int]:
+        """Height and width of the videos, in pixels."""
+        if batch.frozen is not None:
+            pixels = self.model.family.grid.pixels
+            height, width = batch.frozen.latents.shape[-2:]
+            return height * pixels, width * pixels
+        assert batch.video is not None
+        return batch.video.shape[-2], batch.video.shape[-1]
 
     def _predict(self, batch: Batch, context: CastContext, drawn: NoiseConfig, fixed: float | None) -> Asked:
         """What the model answers."""

@@ -11,7 +11,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -177,7 +177,7 @@ class Trainer:
         batches: list[Batch] = []
         for _ in range(self._config.engine.accumulation):
             batch, wait_s = self._stream.next()
-            scalars = self._pass(batch)
+            scalars = self._pass(batch, step)
             self._engine.step(scale)
             parts.append(scalars)
             batches.append(batch)
@@ -201,8 +201,9 @@ class Trainer:
         own |= self._speed.figures(num_samples, num_tokens, spent_s)
         return means | own, stopping
 
-    def _pass(self, batch: Batch) -> dict[str, torch.Tensor]:
-        scalars = self._engine.forward(batch.to(self._engine.device))
+    def _pass(self, batch: Batch, step: int) -> dict[str, torch.Tensor]:
+        done = torch.full((len(batch.keys),), step / self._config.num_steps, dtype=torch.float64)
+        scalars = self._engine.forward(replace(batch, progress=done).to(self._engine.device))
         self._engine.backward(scalars["loss"])
         return {name: value.detach() for name, value in scalars.items()}
 

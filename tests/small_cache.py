@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,15 @@ def embed(crops: U8) -> tuple[F32, F32]:
 RECOGNISER = Recogniser("means", embed, "a" * 64, DIM, min_norm=1.0)
 
 
+def points(crops: U8) -> F32:
+    """Around the middle, moved by the pixels."""
+    corner = crops.reshape(len(crops), -1)[:, :10].reshape(-1, 5, 2)
+    return np.asarray(20 + corner / 4, np.float32)
+
+
+PICTURED = replace(RECOGNISER, landmarks=points, landmarks_sha256="b" * 64)
+
+
 def configured(shards: Path, features: Path, family: FamilyConfig, **changes: object) -> TrainConfig:
     data = {"num_frames": 3, "frame_stride": 2, "num_workers": 0, "min_own_face_px": 8, **changes}
     identity = IdentityConfig(
@@ -63,11 +73,11 @@ def configured(shards: Path, features: Path, family: FamilyConfig, **changes: ob
     )
 
 
-def cached(config: TrainConfig, model: Model, parts: Path) -> Opened:
+def cached(config: TrainConfig, model: Model, parts: Path, recogniser: Recogniser = RECOGNISER) -> Opened:
     """What castbank cache leaves, computed here; the codec is the model's."""
     parts.mkdir(parents=True, exist_ok=True)
     model.family.save_frozen(parts)
-    opened = Opened(Asked(config, RECOGNISER, parts, batch=3))
+    opened = Opened(Asked(config, recogniser, parts, batch=3))
     kinds: tuple[Kind, ...] = ("text", "faces", "latents")
     for kind in kinds:
         work: Callable[[Chunk], None] = getattr(opened, kind)

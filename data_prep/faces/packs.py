@@ -24,9 +24,9 @@ class PackSpec:
     """A pack and the numbers that only hold for its recogniser.
 
     files: file name → sha256, empty for packs that we do not build; same_person: cosine from which two faces are
-    one person; min_norm: embedding length below which a face is covered or cut, 0 where not measured; min_score:
-    detector confidence below which a face is covered or cut; dim: width of an embedding; evidence: where the
-    thresholds come from.
+    one person; mesh: file of a 468-point face mesh, empty where it has none; min_norm: embedding length below
+    which a face is covered or cut, 0 where not measured; min_score: detector confidence below which a face is
+    covered or cut; dim: width of an embedding; evidence: where the thresholds come from.
     """
 
     name: str
@@ -40,6 +40,7 @@ class PackSpec:
     min_score: float
     evidence: str
     files: Mapping[str, str] = field(default_factory=dict)
+    mesh: str = ""
 
 
 _SPECS = (
@@ -59,6 +60,7 @@ _SPECS = (
             "lmk_facemesh468.onnx": "e1e851cd1723414e6759411449e09a04071872d070974986c52cbacdee636e22",
             "rec_mobilefacenet512.onnx": "705e626a783cee60c42bbccb0346d0d437a6d4fd8bd61c340fbd2e041656597f",
         },
+        mesh="lmk_facemesh468.onnx",
     ),
     PackSpec(
         name="embedded_alt",

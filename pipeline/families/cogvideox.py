@@ -20,7 +20,7 @@ from torch import nn
 
 from data_prep.records import InputError
 from pipeline.config import CogVideoXConfig, FamilyConfig
-from pipeline.families.contract import Encoded, Given, LatentGrid, Outline
+from pipeline.families.contract import Encoded, Entrance, Given, LatentGrid, Outline
 from pipeline.families.pretrained import DTYPES, Frozen, Layout, Pretrained, find
 from pipeline.processes import Process, VPrediction
 
@@ -80,6 +80,11 @@ class CogVideoXEncoders:
         return Encoded(latents, channels=torch.cat([first, later], 2))
 
     @torch.no_grad()
+    def encode_pictures(self, pictures: torch.Tensor) -> torch.Tensor:
+        """f32[B,3,H,W] to f32[B,C,1,h,w], also where the model has learned positions for one video alone."""
+        return self._encoded(pictures[:, :, None]) * float(self._codec_shape["scaling_factor"])
+
+    @torch.no_grad()
     def embed_text(self, captions: Sequence[str]) -> torch.Tensor:
         """f32[B,text_tokens,D], padding embedded like any token, as in training; on ``device``."""
         device = self.device
@@ -131,6 +136,8 @@ class CogVideoXFamily(CogVideoXEncoders):
         self.sites = tuple(cast("nn.Module", block.attn1) for block in blocks)
         self.width = int(shape.num_attention_heads * shape.attention_head_dim)
         self.latent_channels = int(shape.out_channels)
+        embedding = cast("nn.Module", transformer.patch_embed)
+        self.entrance = Entrance(embedding, self.latent_channels, self.grid.patch, joint=True)
         levels = process_of(source)
         self.process: Process = levels
         self._timesteps = levels.timesteps

@@ -87,6 +87,18 @@ class LatentGrid:
 
 
 @dataclass(frozen=True)
+class Entrance:
+    """Where a transformer makes visual tokens of latents. module: it answers [B,W,t,h,w], or, where ``joint``,
+    [B,S+L,W] with the visual tokens, in the order of t, h, w, behind those of the text f32[B,S,D] that is its first
+    argument; channels: of the latents; patch: cells (t, h, w) of a token."""
+
+    module: nn.Module
+    channels: int
+    patch: tuple[int, int, int]
+    joint: bool = False
+
+
+@dataclass(frozen=True)
 class Encoded:
     """What the frozen parts make of B videos. latents: f32[B,C,t,h,w], normalised; channels: f32[B,C',t,h,w] that
     an image-to-video transformer reads beside noisy latents, or None; image: f32[B,S,D] tokens of the first frame's
@@ -124,6 +136,9 @@ class Frozen(Protocol):
     def encode(self, video: torch.Tensor) -> Encoded:
         """f32[B,3,T,H,W] in [-1,1], whose first frame is also the picture of an image-to-video transformer."""
 
+    def encode_pictures(self, pictures: torch.Tensor) -> torch.Tensor:
+        """f32[B,3,H,W] in [-1,1], of any size that fills cells, each as a video of one frame: f32[B,C,1,h,w]."""
+
     def embed_text(self, captions: Sequence[str]) -> torch.Tensor:
         """f32[B,S,D]; the empty string is what a dropped caption becomes."""
 
@@ -143,13 +158,15 @@ class Family(Frozen, Protocol):
     """One kind of video diffusion transformer, with what is frozen around it.
 
     ``sites`` are the modules (one per block, in order, each of hidden width ``width``) after whose output
-    identity attention adds its own: the last attention before the feed-forward. ``process`` is how noise is added.
+    identity attention adds its own: the last attention before the feed-forward. ``entrance`` is where pictures of
+    the cast are added to the noisy latents. ``process`` is how noise is added.
     ``pretrained`` says that its weights are had from elsewhere: a run keeps only what it changed.
     """
 
     transformer: nn.Module
     sites: tuple[nn.Module, ...]
     width: int
+    entrance: Entrance
     latent_channels: int
     outline: Outline
     process: Process

@@ -20,7 +20,7 @@ from torch import nn
 
 from data_prep.records import InputError
 from pipeline.config import FamilyConfig, TinyConfig
-from pipeline.families.contract import Encoded, Given, LatentGrid, Outline
+from pipeline.families.contract import Encoded, Entrance, Given, LatentGrid, Outline
 from pipeline.families.timesteps import timesteps_of
 from pipeline.processes import Flow, Process
 
@@ -152,6 +152,10 @@ class TinyFrozen:
         """f32[B,3,T,H,W] to f32[B,K,T,h,w]; in full precision whatever the transformer's."""
         return Encoded(self.codec.to(video.device).encode(video.float()))
 
+    def encode_pictures(self, pictures: torch.Tensor) -> torch.Tensor:
+        """f32[B,3,H,W] to f32[B,K,1,h,w]."""
+        return self.codec.to(pictures.device).encode(pictures.float()[:, :, None])
+
     def embed_text(self, captions: Sequence[str]) -> torch.Tensor:
         """f32[B,text_tokens,text_dim]."""
         return embed_words(captions, self.config.text_tokens, self.config.text_dim)
@@ -169,6 +173,8 @@ class TinyFamily(TinyFrozen):
         self.sites = tuple(cast("nn.Module", block.attn2) for block in blocks)
         self.width = config.num_heads * config.head_dim
         self.latent_channels = config.latent_channels
+        embedding = cast("nn.Module", transformer.patch_embedding)
+        self.entrance = Entrance(embedding, self.latent_channels, self.grid.patch)
         self.outline = self.look(FamilyConfig(tiny=config))
         self.process: Process = Flow(config.shift)
 

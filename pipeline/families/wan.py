@@ -17,7 +17,7 @@ from torch import nn
 
 from data_prep.records import InputError
 from pipeline.config import FamilyConfig, WanConfig
-from pipeline.families.contract import Encoded, Given, LatentGrid, Outline
+from pipeline.families.contract import Encoded, Entrance, Given, LatentGrid, Outline
 from pipeline.families.pretrained import Frozen, Layout, Pretrained, find
 from pipeline.families.timesteps import timesteps_of
 from pipeline.families.wan_frozen import WanFrozen
@@ -144,6 +144,11 @@ class WanEncoders:
         channels = self.parts.picture_channels(video, self.grid.frames)
         return Encoded(latents, channels, self.parts.picture_tokens(video) if self.kind.clip else None)
 
+    @torch.no_grad()
+    def encode_pictures(self, pictures: torch.Tensor) -> torch.Tensor:
+        """f32[B,3,H,W] to f32[B,z,1,h,w]."""
+        return self.parts.encode(pictures[:, :, None])
+
     def embed_text(self, captions: Sequence[str]) -> torch.Tensor:
         """f32[B,text_tokens,D], on ``device``."""
         return self.parts.embed_text(captions, self.device)
@@ -163,6 +168,8 @@ class WanFamily(WanEncoders):
         sizes = cast("Any", transformer).config
         self.width: int = sizes.num_attention_heads * sizes.attention_head_dim
         self.latent_channels = kind.latent_channels
+        embedding = cast("nn.Module", transformer.patch_embedding)
+        self.entrance = Entrance(embedding, self.latent_channels, self.grid.patch)
         self.outline = _outline(kind)
         self.process = kind.process(config.shift)
 

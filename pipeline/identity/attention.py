@@ -25,13 +25,16 @@ class CastContext:
 
     tokens: f32[B,N,K,C], slot embedding added and the separator last; mask: bool[B,N] filled slots; strength:
     f32[B], 0 switches a sample's identity off; layout: f32[B,L,N+1] routes given by hand (column 0 nobody) or
-    None, then the router decides. ``routing`` has the router logits f32[B,L,N+1] by layer, after the pass.
+    None, then the router decides; canvases: f32[B,C,2,h,w] latents of the cast's pictures and landmarks, times
+    their own strength, for the low-frequency path, or None. ``routing`` has the router logits f32[B,L,N+1] by
+    layer, after the pass.
     """
 
     tokens: torch.Tensor
     mask: torch.Tensor
     strength: torch.Tensor
     layout: torch.Tensor | None = None
+    canvases: torch.Tensor | None = None
     routing: dict[int, torch.Tensor] = field(default_factory=dict)
 
 

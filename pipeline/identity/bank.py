@@ -24,9 +24,10 @@ from safetensors.torch import save
 from data_prep.records import Consent, InputError
 from pipeline.checkpoints import to_disk
 
-SCHEMA = 2
-READ = (1, SCHEMA)  # 1: without ``network``
+SCHEMA = 3
+READ = (1, 2, SCHEMA)  # 1: without ``network``; 1 and 2: without pictures
 MANIFEST = "manifest.json"
+TENSORS = ("tokens", "references", "picture", "landmarks")
 TEXTS = ("name", "description", "pack", "consent", "licence", "provenance", "network")
 OURS = re.compile(rf".+-[0-9a-f]{{12}}\.safetensors(\.\d+)?|\.{re.escape(MANIFEST)}\.\d+")
 PLACES = (
@@ -42,7 +43,8 @@ class BankEntry:
 
     description is the sentence that stands for it in a prompt; pack the face pack of the embeddings; provenance
     the samples, clips or files that the references came from; network the fingerprint of the encoder that made the
-    tokens, which mean nothing to another one.
+    tokens, which mean nothing to another one; picture u8[112,112,3] RGB and landmarks f32[5,2] in its pixels, of
+    one reference, where the network has a low-frequency path, which reads them, else None.
     """
 
     name: str
@@ -54,6 +56,17 @@ class BankEntry:
     licence: str = ""
     provenance: tuple[str, ...] = ()
     network: str = ""
+    picture: torch.Tensor | None = None
+    landmarks: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class CastPictures:
+    """One picture of each of a cast by slot: crops u8[N,112,112,3] RGB, and landmarks f32[N,5,2] in their pixels:
+    eyes, nose, mouth corners, image left first."""
+
+    crops: torch.Tensor
+    landmarks: torch.Tensor
 
 
 class IdentityBank:
@@ -83,6 +96,21 @@ class IdentityBank:
         if not names or len(set(names)) < len(names):
             raise InputError(f"cast: {', '.join(names) or 'nobody'}; name each character once, at least one")
         return torch.stack([self.entry(name).tokens for name in names])
+
+    def pictures(self, names: Sequence[str]) -> CastPictures:
+        """Of a cast by slot; raises InputError for characters without one, or an unknown name."""
+        entries = [self.entry(name) for name in names]
+        found = [
+            (e.picture, e.landmarks) for e in entries if e.picture is not None and e.landmarks is not None
+        ]
+        if len(found) < len(entries):
+            lacking = ", ".join(e.name for e in entries if e.picture is None or e.landmarks is None)
+            raise InputError(
+                f"cast: the bank has no picture of {lacking}, which this model reads beside the tokens "
+                "(model.identity.low_frequency); take the bank of a run that was trained with it"
+            )
+        crops, landmarks = zip(*found, strict=True)
+        return CastPictures(torch.stack(crops), torch.stack(landmarks))
 
     def save(self, folder: Path) -> None:
         """Replaces the bank in ``folder``; a crash leaves the old one or the new one."""
@@ -190,8 +218,11 @@ def _to_bytes(entry: BankEntry) -> bytes:
     header = {
         "character": json.dumps(texts, ensure_ascii=False)
     }  # one key: safetensors writes several in any order
-    tensors = {"tokens": entry.tokens, "references": entry.references}
-    return save({name: t.detach().cpu().float().contiguous() for name, t in tensors.items()}, header)
+    tensors = {"tokens": entry.tokens.float(), "references": entry.references.float()}
+    for name, value in (("picture", entry.picture), ("landmarks", entry.landmarks)):
+        if value is not None:
+            tensors[name] = value
+    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, header)
 
 
 def _read(path: Path, digest: str) -> BankEntry:
@@ -200,7 +231,9 @@ def _read(path: Path, digest: str) -> BankEntry:
     with safe_open(path, "pt") as file:
         texts = json.loads(file.metadata()["character"])
         texts["provenance"] = tuple(texts["provenance"])
-        return BankEntry(tokens=file.get_tensor("tokens"), references=file.get_tensor("references"), **texts)
+        there = file.keys()
+        tensors = {name: file.get_tensor(name) for name in TENSORS if name in there}
+        return BankEntry(**tensors, **texts)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -77,6 +77,7 @@ def enrol(
     for character, gathered in sorted(found.items()):
         chosen = gathered.chosen()
         embeddings = torch.from_numpy(recogniser.embed(np.stack([image for _, image in chosen]))[0])
+        picture, landmarks = _picture(chosen, recogniser)
         name = names.get(character, character)
         entries[name] = BankEntry(
             name=name,
@@ -87,8 +88,20 @@ def enrol(
             licence="; ".join(sorted(gathered.licences - {""})),
             provenance=tuple(f"{origin.clip_id}#{origin.frame}" for origin, _ in chosen),
             network=made_by,
+            picture=picture,
+            landmarks=landmarks,
         )
     for name, entry in (earlier.entries if earlier else {}).items():
         again = replace(entry, tokens=tokens_of(encoder, entry.references), network=made_by)
         entries.setdefault(name, again)
     return IdentityBank(entries.values())
+
+
+def _picture(
+    chosen: Sequence[tuple[ReferenceNote, U8]], recogniser: Recogniser
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """The most frontal of them and its landmarks, where the recogniser finds any."""
+    if recogniser.landmarks is None:
+        return None, None
+    _, crop = min(chosen, key=lambda face: abs(face[0].yaw_deg))
+    return torch.from_numpy(crop.copy()), torch.from_numpy(recogniser.landmarks(crop[None])[0])

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from data_prep.records import InputError
-from pipeline.identity.bank import TEXTS, BankEntry, IdentityBank
+from pipeline.identity.bank import TENSORS, TEXTS, BankEntry, IdentityBank
 
 ANEW = "give --network RUN to make all tokens anew with that run's network"
 
@@ -61,7 +61,8 @@ def check_alike(entries: Sequence[tuple[Path, BankEntry]]) -> None:
 def same(a: BankEntry, b: BankEntry) -> bool:
     """Whether two entries are one, to the last bit."""
     texts = all(getattr(a, name) == getattr(b, name) for name in TEXTS)
-    return texts and torch.equal(a.tokens, b.tokens) and torch.equal(a.references, b.references)
+    values = ((getattr(a, name), getattr(b, name)) for name in TENSORS)
+    return texts and all(torch.equal(x, y) if x is not None and y is not None else x is y for x, y in values)
 
 
 def _renamed(banks: Mapping[Path, IdentityBank], renames: Mapping[str, str]) -> list[tuple[Path, BankEntry]]:

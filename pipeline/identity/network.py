@@ -9,8 +9,10 @@ from torch import nn
 
 from data_prep.records import InputError
 from pipeline.config import IdentityConfig
+from pipeline.families.contract import Entrance
 from pipeline.identity.attention import CastContext, ContextSlot, IdentityAttention, IdentityHook
 from pipeline.identity.encoder import ReferenceEncoder
+from pipeline.identity.low_frequency import EntranceHook, LowFrequency
 
 
 class CastSlots(nn.Module):
@@ -36,8 +38,15 @@ class IdentityNetwork(nn.Module):
     character's tokens and gives a head somewhere to look when none of them matters.
     """
 
-    def __init__(self, config: IdentityConfig, sites: Sequence[nn.Module], width: int) -> None:
-        """Attaches itself to every ``config.every``-th of the sites, whose hidden width is ``width``."""
+    def __init__(
+        self,
+        config: IdentityConfig,
+        sites: Sequence[nn.Module],
+        width: int,
+        entrance: Entrance | None = None,
+    ) -> None:
+        """Attaches itself to every ``config.every``-th of the sites, whose hidden width is ``width``, and, with
+        ``config.low_frequency``, to the entrance."""
         super().__init__()
         self.config = config
         self.encoder = ReferenceEncoder(config)
@@ -49,6 +58,12 @@ class IdentityNetwork(nn.Module):
             hook = IdentityHook(attention, self.slot, self.slot.new_layer())
             site.register_forward_hook(hook, with_kwargs=True)
             self.attentions.append(attention)
+        self.low_frequency: LowFrequency | None = None
+        if config.low_frequency:  # made last: the others are drawn as they are without it
+            assert entrance is not None, "the low-frequency path needs an entrance"
+            self.low_frequency = LowFrequency(entrance, width)
+            at_entrance = EntranceHook(self.low_frequency, self.slot, entrance.joint)
+            entrance.module.register_forward_hook(at_entrance)
 
     def context(
         self,
@@ -56,12 +71,13 @@ class IdentityNetwork(nn.Module):
         mask: torch.Tensor,
         strength: torch.Tensor,
         layout: torch.Tensor | None = None,
+        canvases: torch.Tensor | None = None,
     ) -> CastContext:
         """Tokens f32[B,N,K,C] and mask bool[B,N] of a cast, as ``CastContext`` describes; N at most max_cast."""
         n, most = tokens.shape[1], self.config.max_cast
         if n > most:
             raise InputError(f"cast: {n} characters, but identity.max_cast is {most}; name fewer")
-        return CastContext(self.slots(tokens), mask, strength, layout)
+        return CastContext(self.slots(tokens), mask, strength, layout, canvases)
 
     def forward(self, references: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """References f32[B,N,R,D], mask bool[B,N,R] → tokens f32[B,N,K,C] of each character, without a slot."""

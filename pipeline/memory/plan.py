@@ -6,6 +6,7 @@ activation, no gradient yet), its end (every gradient, no activation) and the op
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -90,7 +91,9 @@ def count(training: Training) -> Counts:
     if training.adapter.kind == "lora" and training.trained_base:
         extra = weights.lora(base, training.adapter.targets, training.adapter.rank)
     network = training.identity
-    identity = weights.identity(network, training.arch.width, training.arch.layers) if network else ()
+    arch = training.arch
+    cells = arch.out_channels * math.prod(arch.patch)
+    identity = weights.identity(network, arch.width, arch.layers, cells) if network else ()
     parts = ((base, _is_full(training)), (extra, True), (identity, training.adapter.train_identity))
     trained = sum(w.numel * w.copies for group, learns in parts if learns for w in group)
     total = sum(w.numel * w.copies for group, _ in parts for w in group)

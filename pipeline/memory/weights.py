@@ -108,8 +108,9 @@ def matches(layer: str, targets: tuple[str, ...]) -> bool:
     return any(layer == target or layer.endswith(f".{target}") for target in targets)
 
 
-def identity(config: IdentityConfig, width: int, sites: int) -> tuple[Weight, ...]:
-    """The identity network on a transformer of that width with one site per block."""
+def identity(config: IdentityConfig, width: int, sites: int, cells: int = 0) -> tuple[Weight, ...]:
+    """The identity network on a transformer of that width with one site per block; ``cells``: numbers in a token's
+    patch of latents, for the low-frequency path."""
     inner, attentions = config.width, sites // config.every
     layers = config.encoder_layers
     parts = [
@@ -132,6 +133,8 @@ def identity(config: IdentityConfig, width: int, sites: int) -> tuple[Weight, ..
         parts.extend(linear(f"attentions.{name}", width, width, attentions))
     for name in ("to_k", "to_v", "router_k"):
         parts.extend(linear(f"attentions.{name}", inner, width, attentions))
+    if config.low_frequency:
+        parts.append(Weight("low_frequency.embed", (width, cells)))
     return tuple(parts)
 
 

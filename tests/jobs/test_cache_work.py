@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from pipeline.data import Stream
 from pipeline.model import Model
 from pipeline.order import Share
 from pipeline.samples import Samples
-from tests.small_cache import FAMILIES, RECOGNISER, cached, configured
+from tests.small_cache import FAMILIES, PICTURED, RECOGNISER, cached, configured
 from tests.small_shards import make_shards
 
 STEPS = 6
@@ -35,10 +36,10 @@ def batches(config: TrainConfig, samples: Samples, model: Model) -> list[Batch]:
     return [stream.next()[0] for _ in range(STEPS)]
 
 
-def losses(config: TrainConfig, model: Model, some: list[Batch]) -> list[dict[str, float]]:
+def losses(config: TrainConfig, model: Model, some: list[Batch]) -> list[dict[str, Any]]:
+    """Scalars, and pairs as lists."""
     made = objective.build(config.model, model, config.seed)
-    answers = [made(batch) for batch in some]
-    return [{name: v.item() for name, v in one.items() if v.ndim == 0} for one in answers]
+    return [{name: value.tolist() for name, value in made(batch).items()} for batch in some]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -72,6 +73,31 @@ def test_losses_from_the_cache_equal_those_without(
         assert other.video is None and other.label_map is None
         assert torch.equal(one.positions, other.positions) and torch.equal(one.own_faces, other.own_faces)
     assert losses(config, model, kept) == expected
+
+
+def test_pictures_of_the_cast_come_from_the_cache_too(shards: Path, tmp_path: Path) -> None:
+    plain = configured(shards, tmp_path / "features", FAMILIES["tiny"])
+    model_config = replace(plain.model, identity=replace(plain.model.identity, low_frequency=True))
+    config = replace(plain, model=model_config)
+    without = Samples(config.data, config.seed, PICTURED)
+    model = models.create(config.model, without.videos(), config.seed)
+    assert model.identity.low_frequency is not None
+    with torch.no_grad():
+        model.identity.low_frequency.embed.weight.normal_(0, 0.2)
+    computed = batches(config, without, model)
+    opened = cached(config, model, tmp_path / "parts", PICTURED)
+    samples = Samples(config.data, config.seed, PICTURED)
+    assert is_complete(config, samples, opened.cache, pytest.fail)
+    samples.read_from(opened.cache)
+    kept = batches(config, samples, model)
+    for one, other in zip(computed, kept, strict=True):
+        assert one.pictures is not None and one.landmarks is not None and other.video is None
+        assert one.pictures.dtype == torch.uint8 and one.pictures.shape[2:] == (2, 112, 112, 3)
+        assert torch.equal(one.pictures, other.pictures) and torch.equal(one.landmarks, other.landmarks)
+        assert not one.pictures[~one.cast_mask].any()
+    assert losses(config, model, kept) == losses(config, model, computed)
+    item = Samples(plain.data, plain.seed, RECOGNISER).load(0, 0)
+    assert item.faces.pictures is None  # not there unless the path is on
 
 
 def never(*_: object) -> None:

@@ -72,9 +72,8 @@ def share_of(batch: Batch, index: int, world: int) -> Batch:
     """The part of a batch that a rank takes."""
     each = len(batch.positions) // world
     cut = slice(index * each, (index + 1) * each)
-    return replace(
-        batch, **{f.name: getattr(batch, f.name)[cut] for f in fields(batch) if f.name != "frozen"}
-    )
+    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    return replace(batch, **{name: value[cut] for name, value in values.items() if value is not None})
 
 
 def train_cases(rank: Rank, cases: list[Case], folder: Path) -> int:

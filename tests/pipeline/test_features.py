@@ -52,6 +52,40 @@ def test_each_slot_gets_its_own_and_padding_is_masked() -> None:
     assert not features.own[1:].any()
 
 
+def first_pixels(crops: U8) -> F32:
+    """Not landmarks, but a real function of the pixels in their shape."""
+    return crops.reshape(len(crops), -1)[:, :10].reshape(-1, 5, 2).astype(np.float32)
+
+
+def test_pictures_are_kept_where_landmarks_are_found_and_under_another_key(tmp_path: Path) -> None:
+    references, own = faces()
+    pictured = replace(RECOGNISER, landmarks=first_pixels, landmarks_sha256="b" * 64)
+    features = embed_faces(pictured, references, own)
+    assert features.pictures is not None and features.landmarks is not None
+    for slot in range(3):
+        np.testing.assert_array_equal(features.pictures[slot, 0], references[slot][0])
+        face = own[slot]
+        np.testing.assert_array_equal(features.pictures[slot, 1], 0 if face is None else face)
+        seen = 2 if face is not None else 1
+        expected = first_pixels(features.pictures[slot, :seen])
+        np.testing.assert_array_equal(features.landmarks[slot, :seen], expected)
+    plain = embed_faces(RECOGNISER, references, own)
+    assert plain.pictures is None and plain.landmarks is None
+    np.testing.assert_array_equal(features.references, plain.references)
+
+    stores = [FeatureStore(tmp_path, recogniser, "asked") for recogniser in (RECOGNISER, pictured)]
+    other = FeatureStore(tmp_path, replace(pictured, landmarks_sha256="c" * 64), "asked")
+    assert len({store.folder for store in (*stores, other)}) == 3
+    for store, wanted in zip(stores, (plain, features), strict=True):
+        store.get("d" * 64, lambda: (references, own))
+        read = store.kept("d" * 64)
+        assert read is not None
+        for name, value in vars(wanted).items():
+            assert (getattr(read, name) is None) == (value is None)
+            if value is not None:
+                np.testing.assert_array_equal(getattr(read, name), value)
+
+
 def test_is_computed_once_and_read_back_equal(tmp_path: Path) -> None:
     calls = []
 

@@ -17,6 +17,7 @@ from safetensors.torch import save
 
 from data_prep.records import InputError
 from pipeline.identity.bank import BankEntry, IdentityBank, find_bank, remove
+from pipeline.identity.merge import same
 
 
 def entry(name: str, **changes: object) -> BankEntry:
@@ -59,7 +60,7 @@ def test_plain_json_and_safetensors_read_all_there_is(tmp_path: Path) -> None:
             read[row["name"]] = {**texts, **tensors}
         assert (texts["consent"], texts["network"]) == (row["consent"], row["network"])
     for name, before in written.items():
-        assert read[name].keys() == {field.name for field in dataclasses.fields(BankEntry)}
+        assert read[name].keys() == {f.name for f in dataclasses.fields(BankEntry)} - {"picture", "landmarks"}
         assert (read[name]["tokens"] == before.tokens.numpy()).all()
         assert (read[name]["references"] == before.references.numpy()).all()
         assert tuple(read[name]["provenance"]) == before.provenance
@@ -117,9 +118,9 @@ def test_damage_is_named(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(InputError, match="missing"):
         IdentityBank.load(tmp_path)
-    manifest = json.loads((tmp_path / "manifest.json").read_text()) | {"schema": 3}
+    manifest = json.loads((tmp_path / "manifest.json").read_text()) | {"schema": 4}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="schema 3"):
+    with pytest.raises(InputError, match="schema 4"):
         IdentityBank.load(tmp_path)
 
 
@@ -135,6 +136,26 @@ def test_a_bank_of_the_first_schema_is_still_read(tmp_path: Path) -> None:
     row["sha256"] = hashlib.sha256(content).hexdigest()
     (tmp_path / "manifest.json").write_text(json.dumps({"schema": 1, "characters": [row]}))
     assert IdentityBank.load(tmp_path).entry("anna").network == ""
+
+
+def test_pictures_come_back_as_they_were_and_may_be_missing(tmp_path: Path) -> None:
+    picture = torch.randint(0, 256, (112, 112, 3), dtype=torch.uint8)
+    shown = entry("anna", picture=picture, landmarks=torch.rand(5, 2))
+    IdentityBank([shown, entry("ben")]).save(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["schema"] == 3
+    loaded = IdentityBank.load(tmp_path)
+    assert same(loaded.entry("anna"), shown) and same(loaded.entry("ben"), entry("ben"))
+    assert not same(loaded.entry("anna"), dataclasses.replace(shown, picture=255 - picture))
+    assert not same(loaded.entry("anna"), entry("anna"))
+    cast = loaded.pictures(["anna", "anna"])
+    assert torch.equal(cast.crops, torch.stack([picture] * 2)) and cast.landmarks.shape == (2, 5, 2)
+    with pytest.raises(InputError, match=r"no picture of ben, .*model\.identity\.low_frequency"):
+        loaded.pictures(["ben", "anna"])
+    remove(tmp_path, ["ben"])
+    assert same(IdentityBank.load(tmp_path).entry("anna"), shown)
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"schema": 2, "characters": []}))
+    assert IdentityBank.load(tmp_path).entries == {}  # of an earlier version
 
 
 def test_a_removed_character_leaves_no_file_and_no_line(tmp_path: Path) -> None:
