@@ -33,7 +33,8 @@ class _RoutedRead(torch.autograd.Function):
         ctx.save_for_backward(q, k, v, route)
         parts = []
         mix = route[:, None, :, :, None]  # [B,1,L,N,1]
-        for some, share in zip(q.split(ROWS, 2), mix.split(ROWS, 2), strict=True):
+        rows = zip(q.split(ROWS, 2), mix.split(ROWS, 2), strict=True)  # type: ignore[no-untyped-call]
+        for some, share in rows:
             weights = _weights(some, k, route.shape[-1]) * share
             parts.append(weights.flatten(-2).to(v.dtype) @ v)
         return torch.cat(parts, 2)
