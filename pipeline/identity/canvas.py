@@ -88,7 +88,8 @@ def _distance(pixels: torch.Tensor, start: torch.Tensor, end: torch.Tensor) -> t
     """f32[H,W]: how far each pixel's centre is from the line between two points."""
     along = end - start
     share = ((pixels - start) @ along / along.square().sum().clamp(min=1e-9)).clamp(0, 1)
-    return torch.linalg.vector_norm(pixels - start - share[..., None] * along, dim=-1)
+    apart: torch.Tensor = (pixels - start - share[..., None] * along).norm(dim=-1)
+    return apart
 
 
 def _colour(like: torch.Tensor, colour: tuple[int, int, int], shade: float) -> torch.Tensor:
