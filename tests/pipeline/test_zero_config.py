@@ -74,10 +74,12 @@ def test_offloads_that_cannot_be_are_refused(knobs: dict[str, Any], message: str
 
 def test_what_deepspeed_refuses_of_a_users_keys_is_shown_with_them() -> None:
     config = EngineConfig(deepspeed={"zero_optimization": {"reduce_bucket": 1}})
-    with pytest.raises(
-        InputError, match=r"engine.deepspeed=.*'reduce_bucket': 1.*DeepSpeed refuses it: not known"
+    with (
+        pytest.raises(
+            InputError, match=r"engine.deepspeed=.*'reduce_bucket': 1.*DeepSpeed refuses it: not known"
+        ),
+        refusals_named(config),
     ):
-        with refusals_named(config):
-            raise ValueError("not\n known")
+        raise ValueError("not\n known")
     with pytest.raises(ValueError, match="our own"), refusals_named(EngineConfig()):
         raise ValueError("our own")
