@@ -197,7 +197,7 @@ class ShardSet:
         try:
             return decode_sample(_members(span))
         except ShardError as error:
-            said = str(error).removeprefix(f"sample {row.key}: ")
+            said = str(error).removeprefix(f"sample {row.key}").lstrip(":, ")
             raise ShardError(
                 f"sample {row.key} of {str(path)!r}: {said}; prepare the shards again with this "
                 "castbank (the format: data_prep/shards/__init__.py)"

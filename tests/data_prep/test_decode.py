@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data_prep.decode import READERS, decode_mp4, iter_frames, working_size
+from data_prep.probe import UnusableError
 from data_prep.records import InputError
 
 VARIABLE_MS = np.cumsum([0] + [33, 50, 17, 120, 41] * 12)[:60].tolist()
@@ -78,7 +79,7 @@ def test_chunks_end_before_key_frames(make_video):
 @pytest.mark.parametrize("reader", READERS)
 def test_a_file_that_is_no_video(reader, tmp_path):
     (tmp_path / "x.mp4").write_bytes(b"not a video" * 100)
-    with pytest.raises(InputError, match="unreadable"):
+    with pytest.raises(UnusableError, match="unreadable"):
         read(tmp_path / "x.mp4", reader)
 
 

@@ -53,7 +53,7 @@ def unreferenced(members: dict[str, bytes]) -> dict[str, bytes]:
 EMPTY = np.zeros((NUM_FRAMES * HEIGHT, WIDTH), np.uint8)
 SAMPLES: dict[str, tuple[Change, str]] = {
     "another schema": (noted(schema=2), "schema 2, this castbank reads 1"),
-    "no references": (unreferenced, ": no reference; at least one from outside the window"),
+    "no references": (unreferenced, "no reference; at least one from outside the window is needed"),
     "label map of another size": (
         labelled(EMPTY[: NUM_FRAMES * HEIGHT // 2]),
         "labelmap.png has the shape [144, 48]; 9 frames of 32x48 below each other are [288, 48]",
@@ -72,7 +72,7 @@ def test_a_sample_that_breaks_the_format_ends_all_ranks(
     print(f"\n{said}")
     assert len(said) == 1 and message in said[0] and f"of '{shards}/shard-" in said[0]
     assert said[0].startswith("castbank train: sample sample-0") and "prepare the shards again" in said[0]
-    until(lambda: not descendants(place.folder(tmp_path.name)))  # loading processes end with their rank
+    until(lambda: not descendants(place.folder(tmp_path.name)), 30)
     assert not (place.folder(tmp_path.name) / "export").exists()
 
 
@@ -89,7 +89,7 @@ IDLE_LORA = ["model.adapter.kind=lora", "model.adapter.targets=[to_nothing]"]
 CONFIGURATIONS: dict[str, tuple[list[str], str]] = {
     "frames fewer than asked": (
         ["data.num_frames=17"],
-        "frames; sample sample-000 has 9: lower one",
+        "needs 33 frames; sample sample-000 has 9: lower one",
     ),
     "frames fewer than the bucket": (
         ["data.buckets=[17x32x48]"],
@@ -185,7 +185,7 @@ def test_a_rank_that_dies_is_named_and_a_run_deleted_in_mlflow_is_told_again(
     process.join(60)  # within which all have ended
     assert process.exitcode == 1
     assert "rank 1 of 2 was killed by SIGKILL" in log.read_text()
-    until(lambda: not descendants(folder))
+    until(lambda: not descendants(folder), 30)
     assert not (folder / "export").exists()
 
     client = MlflowClient(f"sqlite:///{place.root / 'runs' / 'mlflow.db'}")
