@@ -252,9 +252,11 @@ def test_checkpointed_activations_change_no_gradient(kind: Published, wan: Folde
     assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
 
 
-def assert_compiled_is_the_same(folder: Path, backend: str) -> None:
+@pytest.mark.slow  # the compiler alone takes longer than all else here
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_blocks_are_compiled_with_their_hooks_in_one_graph(backend: str, wan: Folder) -> None:
     """Every block, with its identity hook, in one graph: answer, routes and gradients."""
-    model, compiled = (new_model(folder, trained=True).train() for _ in range(2))
+    model, compiled = (new_model(wan("t2v"), trained=True).train() for _ in range(2))
     compiled.load_state_dict(model.state_dict())
     blocks: Any = compiled.transformer.blocks
     for block in blocks:
@@ -269,15 +271,6 @@ def assert_compiled_is_the_same(folder: Path, backend: str) -> None:
         torch.testing.assert_close(contexts[1].routing[layer], contexts[0].routing[layer], atol=1e-5, rtol=0)
     for plain, again in zip(gradients(model), gradients(compiled), strict=True):
         torch.testing.assert_close(again, plain, atol=1e-5, rtol=1e-4)
-
-
-def test_blocks_are_compiled_with_their_hooks_in_one_graph(wan: Folder) -> None:
-    assert_compiled_is_the_same(wan("t2v"), "aot_eager")
-
-
-@pytest.mark.slow  # minutes of a busy core, in the C++ compiler
-def test_blocks_are_compiled_by_inductor(wan: Folder) -> None:
-    assert_compiled_is_the_same(wan("t2v"), "inductor")
 
 
 def test_a_run_keeps_only_what_it_changed(wan: Folder, tmp_path: Path) -> None:
