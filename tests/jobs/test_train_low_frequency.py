@@ -42,6 +42,7 @@ def trained(face_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Workpl
     return made
 
 
+@pytest.mark.slow
 def test_the_bank_keeps_pictures_and_draws_with_them(trained: Workplace, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
@@ -65,6 +66,7 @@ def test_the_bank_keeps_pictures_and_draws_with_them(trained: Workplace, tmp_pat
     assert main(draw) == 0
 
 
+@pytest.mark.slow
 def test_phases_follow_the_step_and_a_resumed_run_is_the_same(trained: Workplace) -> None:
     folder, whole = trained.folder("coarse"), trained.curve("coarse")
     assert [line["fine_share"] for line in whole] == pytest.approx([0, 0, 0.5, 1])
