@@ -15,7 +15,7 @@ from jobs.__main__ import main
 from tests.small_training import Workplace, start
 
 pytestmark = pytest.mark.slow
-NUM_KILLS, NUM_STEPS = 10, 60  # seconds of training, so that a signal comes before the end
+NUM_KILLS, NUM_STEPS = 10, 240  # seconds of training, so that a signal comes before the end
 LONG = (f"num_steps={NUM_STEPS}", "tracking.kind=none", "ema.decay=0.9")
 
 
