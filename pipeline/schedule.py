@@ -1,10 +1,10 @@
 """Coarse to fine: how much of the fine path and of the losses that go with it counts, by how far a run has come.
 
 ConsisID (arXiv 2411.17440), section 3.3, first learns with its global facial extractor, whose pictures and
-landmarks tell of contours and proportions, and then with its local one, whose attention brings the details. Its
-released code has no such schedule: the two phases are two trainings with other flags (``is_train_face``). Here
-they are phases of one run, with a linear passage between them, and a pure function of the step, so that a resumed
-run goes on exactly.
+landmarks tell of contours and proportions, and then with its local one, whose attention brings the details. No
+such schedule was found in what was read of its released code, which has flags such as ``is_train_face``. Here they
+are phases of one run, with a linear passage between them, and a pure function of the step, so that a resumed run
+goes on exactly.
 """
 
 from __future__ import annotations
