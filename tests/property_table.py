@@ -49,9 +49,10 @@ class Subject:
     def note(self, row: str, figure: float | str) -> None:
         self.table.note(row, self.name, figure)
 
-    def new(self, trained: bool = True) -> Model:
+    def new(self, trained: bool = True, every: int = 1) -> Model:
         """Identity as after training (its zero projections and the nobody key filled), or as it begins."""
-        model = models.create(self.config, self._videos, seed=1)
+        config = replace(self.config, identity=replace(self.config.identity, every=every))
+        model = models.create(config, self._videos, seed=1)
         generator = torch.Generator().manual_seed(9)
         for attention in model.identity.attentions if trained else ():
             for parameter in (attention.to_out.weight, attention.to_out.bias):

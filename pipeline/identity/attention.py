@@ -160,16 +160,17 @@ class IdentityHook:
     """The forward hook at one site: reads the site's input and output, adds the identity attention's answer.
 
     A cross-attention answers f32[B,L,W]; a joint attention also takes and answers text, which stays as it is.
+    attention: None where the site has no identity.
     """
 
-    attention: IdentityAttention
+    attention: IdentityAttention | None
     slot: ContextSlot
     logits: LastLogits
 
     def __call__(self, site: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         """The site's output, unchanged where no context is current."""
         context = self.slot.current
-        if context is None:
+        if context is None or self.attention is None:
             return output
         hidden = args[0] if args else kwargs["hidden_states"]
         answer, *text = output if isinstance(output, tuple) else (output,)

@@ -10,7 +10,7 @@ from torch import nn
 from data_prep.records import InputError
 from pipeline.config import IdentityConfig
 from pipeline.families.contract import Entrance
-from pipeline.identity.attention import CastContext, ContextSlot, IdentityAttention, IdentityHook
+from pipeline.identity.attention import CastContext, ContextSlot, IdentityAttention, IdentityHook, LastLogits
 from pipeline.identity.encoder import ReferenceEncoder
 from pipeline.identity.low_frequency import EntranceHook, LowFrequency
 
@@ -46,18 +46,24 @@ class IdentityNetwork(nn.Module):
         entrance: Entrance | None = None,
     ) -> None:
         """Attaches itself to every ``config.every``-th of the sites, whose hidden width is ``width``, and, with
-        ``config.low_frequency``, to the entrance."""
+        ``config.low_frequency``, to the entrance. The other sites have a hook that does nothing: ``torch.compile``
+        does not look whether a module has hooks, and would run a block that has one by a block's program that has
+        none, without identity (measured)."""
         super().__init__()
         self.config = config
         self.encoder = ReferenceEncoder(config)
         self.slots = CastSlots(config.max_cast, config.width)
         self.slot = ContextSlot()
         self.attentions = nn.ModuleList()
-        for site in sites[config.every - 1 :: config.every]:
-            attention = IdentityAttention(width, config.width, config.num_heads)
-            hook = IdentityHook(attention, self.slot, self.slot.new_layer())
-            site.register_forward_hook(hook, with_kwargs=True)
-            self.attentions.append(attention)
+        for number, site in enumerate(sites, 1):
+            attention, logits = None, LastLogits()
+            if number % config.every == 0:
+                attention, logits = (
+                    IdentityAttention(width, config.width, config.num_heads),
+                    self.slot.new_layer(),
+                )
+                self.attentions.append(attention)
+            site.register_forward_hook(IdentityHook(attention, self.slot, logits), with_kwargs=True)
         self.low_frequency: LowFrequency | None = None
         if config.low_frequency:  # made last: the others are drawn as they are without it
             assert entrance is not None, "the low-frequency path needs an entrance"

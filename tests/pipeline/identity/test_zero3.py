@@ -50,11 +50,9 @@ def train(rank: Rank, config: ModelConfig, batches: list[Batch]) -> int:
         engine = engines.Engine(*objective_of(config), options, half)
     for batch in batches:
         own = slice(half * rank.index, half * (rank.index + 1))
-        scalars = engine.forward(
-            replace(
-                batch, **{f.name: getattr(batch, f.name)[own] for f in fields(batch) if f.name != "frozen"}
-            )
-        )
+        given = {f.name: getattr(batch, f.name) for f in fields(batch)}
+        rows = {name: value[own] for name, value in given.items() if value is not None}
+        scalars = engine.forward(replace(batch, **rows))
         engine.backward(scalars["loss"])
         engine.step(1.0)
         found.append(engine.mean([scalars], False)[0])
