@@ -12,6 +12,8 @@ from jobs.train_samples import open_samples
 from pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from pipeline.batch import Batch
     from pipeline.checkpoints import Checkpoint
     from pipeline.engine import Engine
@@ -50,7 +52,7 @@ def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting:
             wrapped, share, objective = wrapped_engine(rank, config, found, shown(config, samples))
             first_step = found.step if found is not None else 0
             stream = Stream(samples, share, range(first_step, config.num_steps), config.data, grid)
-            watching = watches(rank, config, recogniser, objective)
+            watching = watches(rank, config, recogniser, objective, wrapped.device)
             trainer = Trainer(recorded(rank, config), wrapped, stream, checkpoints, config, watching)
             return trainer.run(first_step)
     finally:
@@ -66,11 +68,16 @@ def shown(config: TrainConfig, samples: Samples) -> tuple[str, ...]:
 
 
 def watches(
-    rank: Rank, config: TrainConfig, recogniser: Recogniser, objective: DiffusionObjective
+    rank: Rank,
+    config: TrainConfig,
+    recogniser: Recogniser,
+    objective: DiffusionObjective,
+    device: torch.device,
 ) -> list[Watch]:
     """Who looks at the weights now and then: validation, and whoever draws sample videos."""
     from jobs.train_pictures import Drawing
     from pipeline.data import collate
+    from pipeline.frozen import encoded
     from pipeline.samples import Samples
     from pipeline.validation import FIRST_POSITION, Validation
 
@@ -80,7 +87,8 @@ def watches(
         num = min(config.validation.num_samples, len(apart))
 
         def load(k: int) -> Batch:
-            return collate([apart.load(k * len(apart) // num, FIRST_POSITION + k)])
+            batch = collate([apart.load(k * len(apart) // num, FIRST_POSITION + k)])
+            return encoded(batch, objective.model.family, device)
 
         found.append(Validation(config.validation, load, num, (rank.index, rank.world)))
     if config.tracking.sample_every:

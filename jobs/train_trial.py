@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import tempfile
 from dataclasses import dataclass, replace
@@ -80,18 +79,17 @@ def try_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, training: 
     engine.join(rank, meet(rank, config.engine.join_timeout_s, training), config.engine)
     try:
         wrapped, share, objective = wrapped_engine(rank, config, None)
-        tokens = _count_tokens(objective)
         samples, grid = open_samples(config, recogniser, lambda text: None)
         stream = Stream(samples, share, range(NUM_STEPS), config.data, grid)
         peers = Peers(rank.index, rank.world, engine.gather)
         with Checkpoints(Path(config.run), config.checkpoints, peers) as checkpoints:
             steps = Trainer(rank, wrapped, stream, checkpoints, config).attempt(NUM_STEPS)
-        memory_mb = max(engine.gather(_peak_memory_mb()))
+        memory_mb = max(engine.gather(steps[-1]["memory_mb"]))
         if rank.index == 0:
             trained, frozen = _parameters(objective)
             times_s = [scalars["step_time_s"] for scalars in steps]
-            loss = steps[0]["loss"]
-            rank.report(Trial(trained, frozen, tokens[0], memory_mb, times_s[0], times_s[-1], loss))
+            tokens, loss = round(steps[0]["visual_tokens"]), steps[0]["loss"]
+            rank.report(Trial(trained, frozen, tokens, memory_mb, times_s[0], times_s[-1], loss))
         return 0
     finally:
         engine.leave()
@@ -118,26 +116,9 @@ def lines(config: TrainConfig, trial: Trial, num_samples: int) -> list[str]:
     ]
 
 
-def _count_tokens(objective: DiffusionObjective) -> list[int]:
-    """A list whose first entry will be how many visual tokens a sample has at the transformer's first site."""
-    seen: list[int] = []
-
-    def look(site: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append(int((args[0] if args else kwargs["hidden_states"]).shape[1]))
-
-    objective.model.family.sites[0].register_forward_pre_hook(look, with_kwargs=True)
-    return seen
-
-
 def _parameters(objective: DiffusionObjective) -> tuple[int, int]:
     """Trained and frozen ones, whole also where ZeRO has cut them up."""
     counts = {True: 0, False: 0}
     for parameter in objective.parameters():
         counts[parameter.requires_grad] += int(getattr(parameter, "ds_numel", parameter.numel()))
     return counts[True], counts[False]
-
-
-def _peak_memory_mb() -> float:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # Linux counts in KiB

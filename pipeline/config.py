@@ -272,7 +272,8 @@ class StabilityConfig:
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """The loss of samples that are not trained on (data.held_out), always at the same noise levels."""
+    """The loss of samples that are not trained on (data.held_out), always at the same noise levels. They are
+    encoded once per start, so that codec and text encoder are loaded also where training reads a cache."""
 
     every_steps: int = 0  # updates between two looks; 0 is off
     num_samples: int = 16  # of those held out, spread over them

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from pipeline.batch import Frozen
+from pipeline.batch import Batch, Frozen
 from pipeline.config import DataConfig
 from pipeline.cuts import Cut
+from pipeline.families import contract
 from pipeline.families.contract import Encoded, LatentGrid
 from pipeline.features import features_folder
 from pipeline.packs import PackStore, Tensors
@@ -150,6 +151,26 @@ def stacked(items: Sequence[FrozenItem], num_slots: int) -> Frozen:
         empty=items[0].empty,
         text_rows=items[0].text_rows,
     )
+
+
+@torch.no_grad()
+def encoded(batch: Batch, parts: contract.Frozen, device: torch.device) -> Batch:
+    """The batch with what the frozen parts make of it in place of its video: who asks about it often encodes once.
+
+    The label map stays. Raises InputError for a size that the family cannot take.
+    """
+    assert batch.video is not None and batch.label_map is not None
+    made, text = parts.encode(batch.video.to(device)), parts.embed_text(batch.captions)
+    frozen = Frozen(
+        latents=made.latents.contiguous(),  # as from a cache: sums are taken in its order
+        channels=made.channels,
+        image=made.image,
+        coverage=parts.grid.coverage(batch.label_map, batch.cast_mask.shape[1]),
+        text=text,
+        empty=parts.embed_text([""])[0],
+        text_rows=text.shape[1],
+    )
+    return replace(batch, video=None, frozen=frozen.to("cpu"))
 
 
 def _grown(value: torch.Tensor, length: int) -> torch.Tensor:

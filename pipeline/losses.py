@@ -39,7 +39,7 @@ def diffusion(prediction: Prediction) -> torch.Tensor:
     """Mean of (v̂ − v)² over channels and the latent frames that count: flow matching (Lipman et al. 2022, arXiv
     2210.02747), or v-prediction; 0 where no frame counts."""
     error = _squared_error(prediction).mean((1, 3, 4))  # [B,t]
-    return _mean_where(error, prediction.counted)
+    return mean_where(error, prediction.counted)
 
 
 def mask(prediction: Prediction) -> torch.Tensor:
@@ -50,7 +50,7 @@ def mask(prediction: Prediction) -> torch.Tensor:
     So a small face weighs as much as a large one.
     """
     per_character, visible = mask_errors(prediction)
-    return _mean_where(per_character, visible) * prediction.takes_mask
+    return mean_where(per_character, visible) * prediction.takes_mask
 
 
 def mask_errors(prediction: Prediction) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,7 +73,7 @@ def routing(prediction: Prediction) -> torch.Tensor:
     for logits in prediction.routing:
         surprise = -logits.float().log_softmax(-1).transpose(1, 2)  # [B,N+1,L]
         surprise = surprise.masked_fill(target == 0, 0.0)  # an empty slot's is infinite
-        layers.append(_mean_where(_weighted_mean(target * surprise, target), present))
+        layers.append(mean_where(_weighted_mean(target * surprise, target), present))
     return torch.stack(layers).mean(0) if layers else prediction.velocity.new_zeros(len(target)).float()
 
 
@@ -89,7 +89,7 @@ def router_accuracy(prediction: Prediction) -> torch.Tensor:
     layers = []
     for logits in prediction.routing:
         right = (logits.argmax(-1) == target.argmax(1)).float().unsqueeze(1)
-        layers.append(_mean_where(_weighted_mean(truth * right, truth), present))
+        layers.append(mean_where(_weighted_mean(truth * right, truth), present))
     return torch.stack(layers).mean(0) if layers else prediction.velocity.new_zeros(len(truth)).float()
 
 
@@ -108,6 +108,6 @@ def _weighted_mean(weighted: torch.Tensor, weights: torch.Tensor) -> torch.Tenso
     return weighted.sum(-1) / weights.sum(-1).clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def _mean_where(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """Mean of values [B,K] over the chosen of each row, 0 where none is: [B]."""
+def mean_where(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Mean of values [...,K] over the chosen of the last axis, 0 where none is: [...]."""
     return (values * chosen).sum(-1) / chosen.sum(-1).clamp(min=1)

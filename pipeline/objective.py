@@ -30,11 +30,13 @@ from pipeline.schedule import fine_share
 
 @dataclass(frozen=True)
 class Asked:
-    """One pass: what the model answered, to noisy latents f32[B,C,t,h,w] at levels f32[B,t]."""
+    """One pass: what the model answered, to noisy latents f32[B,C,t,h,w] at levels f32[B,t]; missing: first frames
+    of these that are not the video's own but fill a token."""
 
     prediction: Prediction
     noisy: torch.Tensor
     level: torch.Tensor
+    missing: int
 
 
 class DiffusionObjective(nn.Module):
@@ -72,13 +74,13 @@ class DiffusionObjective(nn.Module):
         if level is not None:
             drawn = replace(drawn, text_drop=0.0, cast_drop=0.0, cross_face=1.0, anchor=0.0)
         references = noise.choose_references(drawn, self.seed, batch)
-        context = self._context(batch, references, drawn)
+        fine = self._fine_share(batch)
+        context = self._context(batch, references, drawn, fine)
         asked = self._predict(batch, context, drawn, level)
         prediction = asked.prediction
         scalars: dict[str, torch.Tensor] = {}
         curves = by_character("mask_error", *mask_errors(prediction), batch.cast, self.shown)
         total = prediction.velocity.new_zeros((), dtype=torch.float32)
-        fine = self._fine_share(batch)
         for name, loss in LOSSES.items():
             weight: float = getattr(self.config.losses, name)
             if weight > 0:
@@ -99,14 +101,15 @@ class DiffusionObjective(nn.Module):
             scalars["fine_share"] = fine.mean()
         return {"loss": total, **scalars, **curves}
 
-    def _context(self, batch: Batch, references: noise.ChosenReferences, drawn: NoiseConfig) -> CastContext:
+    def _context(
+        self, batch: Batch, references: noise.ChosenReferences, drawn: NoiseConfig, fine: torch.Tensor
+    ) -> CastContext:
         tokens = self.model.identity(references.embeddings, references.mask)
         shown = (~noise.coins(self.seed, batch.positions, "cast_drop", drawn.cast_drop)).float()
         canvases = None
         if self.model.identity.low_frequency is not None:
             canvases = self._canvases(batch, references) * shown.view(-1, 1, 1, 1, 1)
-        strength = shown * self._fine_share(batch)
-        return self.model.identity.context(tokens, batch.cast_mask, strength, canvases=canvases)
+        return self.model.identity.context(tokens, batch.cast_mask, shown * fine, canvases=canvases)
 
     def _fine_share(self, batch: Batch) -> torch.Tensor:
         """f32[B]: what of identity attention counts so far."""
@@ -162,7 +165,7 @@ class DiffusionObjective(nn.Module):
             routing=tuple(context.routing[layer] for layer in sorted(context.routing)),
             takes_mask=takes_mask,
         )
-        return Asked(prediction, noisy, level)
+        return Asked(prediction, noisy, level, clean.shape[2] - encoded.latents.shape[2])
 
     def _preserved(self, batch: Batch, asked: Asked, cast_seen: torch.Tensor) -> torch.Tensor:
         """The identity loss f32[B], 0 for samples at too much noise or whose cast was dropped (bool[B])."""
@@ -174,7 +177,7 @@ class DiffusionObjective(nn.Module):
         if not low.any():
             return values
         clean = family.process.clean(asked.noisy, asked.prediction.velocity.float(), asked.level)[low]
-        video = checkpoint(family.decode, self._first(clean), use_reentrant=False)
+        video = checkpoint(family.decode, self._first(clean[:, :, asked.missing :]), use_reentrant=False)
         estimate = Estimate(
             video=video,
             label_map=batch.label_map[low, : video.shape[2]],
@@ -188,12 +191,11 @@ class DiffusionObjective(nn.Module):
         return values.masked_scatter(low, identity_preservation(estimate, faces, *limits))
 
     def _first(self, clean: torch.Tensor) -> torch.Tensor:
-        """The first latent frames, those that only fill a token left out: as many as are decoded. A causal codec
-        decodes them as it would in the whole video; CogVideoX's takes three at once, then two and two."""
-        frames, missing = self.model.family.grid.frames, -clean.shape[2] % self.model.family.grid.patch[0]
-        own = clean[:, :, missing:]
+        """The first latent frames of the video, as many as are decoded. A causal codec decodes them as it would in
+        the whole video; CogVideoX's takes three at once, then two and two."""
+        frames = self.model.family.grid.frames
         wanted = 1 + (self.config.losses.identity_frames - 1) // frames
-        return own[:, :, : wanted if frames == 1 else max(3, wanted | 1)]
+        return clean[:, :, : wanted if frames == 1 else max(3, wanted | 1)]
 
     def _encoded(self, batch: Batch) -> tuple[Encoded, torch.Tensor]:
         """What the frozen parts make of the videos, and each character's coverage f32[B,N,t,h,w]; from the cache

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.features import CROP_PX, OWN_FACE_MARGIN
+from pipeline.losses import mean_where
 
 Embed = Callable[[torch.Tensor], torch.Tensor]
 """Faces f32[n,3,112,112] RGB in [-1,1] to unit embeddings f32[n,D], differentiable: a ``FaceNetwork``."""
@@ -66,12 +67,12 @@ def identity_preservation(
     b, k, t = counted.nonzero(as_tuple=True)
     found = embed(cut_faces(estimate.video[b, :, t], squares[b, k, t]))  # [n,D]
     to_each = (found[:, None] - estimate.references[b, k]).square().sum(-1)  # [n,R]
-    away = _scatter(_mean_where(to_each, estimate.reference_mask[b, k]), counted)
+    away = _scatter(mean_where(to_each, estimate.reference_mask[b, k]), counted)
     faces = _scatter(found, counted)  # [B,N,T,D]
     steps = (faces[:, :, 1:] - faces[:, :, :-1]).square().sum(-1)
     both = counted[..., 1:] & counted[..., :-1]
-    per_character = _mean_where(away, counted) + drift * _mean_where(steps, both)
-    return _mean_where(per_character, counted.any(-1))
+    per_character = mean_where(away, counted) + drift * mean_where(steps, both)
+    return mean_where(per_character, counted.any(-1))
 
 
 def face_squares(
@@ -124,8 +125,3 @@ def _scatter(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """[n,...] to the True places of bool[B,N,T], zeros elsewhere: [B,N,T,...]."""
     spread = values.new_zeros(*chosen.shape, *values.shape[1:])
     return spread.index_put(chosen.nonzero(as_tuple=True), values)
-
-
-def _mean_where(values: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """Mean over the last axis of the chosen, 0 where none is."""
-    return (values * chosen).sum(-1) / chosen.sum(-1).clamp(min=1)

@@ -112,4 +112,4 @@ def _memory_mb(device: torch.device) -> float:
     """The most that this process has held: of the accelerator's memory where there is one, else resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6  # Linux counts in KiB

@@ -42,7 +42,8 @@ MEASURED = (
 @dataclass(frozen=True)
 class StepDone:
     """Reported by the first rank. step: updates done; scalars: the objective's means over all ranks and passes,
-    and step_time_s, data_wait_share (of this rank's step time, in [0,1]), learning_rate_scale, gradient_norm."""
+    and step_time_s, data_wait_share (of this rank's step time, in [0,1]), learning_rate_scale, gradient_norm, the
+    figures of ``throughput``, and what those who watch have found. Without values that are not finite."""
 
     step: int
     scalars: Mapping[str, float]
@@ -194,12 +195,17 @@ class Trainer:
             "learning_rate_scale": scale,
             "gradient_norm": self._engine.gradient_norm(),
         }
+        return means | own | self._throughput(batches, means.get("visual_tokens", 0.0), spent_s), stopping
+
+    def _throughput(
+        self, batches: Sequence[Batch], tokens_per_sample: float, spent_s: float
+    ) -> dict[str, float]:
         num_samples = sum(len(batch.keys) for batch in batches)
-        num_tokens = means.get("visual_tokens", 0.0) * num_samples
-        once, modules = lambda: self._engine.evaluate(batches[0], 0.5), self._engine.counted
-        self._speed.count(once, modules, num_tokens / len(batches))
-        own |= self._speed.figures(num_samples, num_tokens, spent_s)
-        return means | own, stopping
+        one = batches[0]
+        self._speed.count(
+            lambda: self._engine.evaluate(one, 0.5), self._engine.counted, tokens_per_sample * len(one.keys)
+        )
+        return self._speed.figures(num_samples, tokens_per_sample * num_samples, spent_s)
 
     def _pass(self, batch: Batch, step: int) -> dict[str, torch.Tensor]:
         done = torch.full((len(batch.keys),), step / self._config.num_steps, dtype=torch.float64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -55,7 +56,9 @@ def start(arguments: list[str], environment: Mapping[str, str] | None = None, lo
 
 
 def exit_with_code(arguments: list[str], environment: Mapping[str, str], log: Path | None) -> None:
-    """What the process does."""
+    """What the process does. Signals come to it as to one that a shell has started: the fork server may have been
+    started while they were blocked, and what it forks begins as it did."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
     if log is not None:
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, 1)

@@ -14,6 +14,7 @@ from pipeline.config import LossConfig, ModelConfig, NoiseConfig
 from pipeline.families.contract import Given
 from pipeline.model import Model
 from pipeline.preservation import Estimate, identity_preservation
+from tests.plain_recogniser import PlainRecogniser
 
 NewModel = Callable[..., Model]
 MakeBatch = Callable[..., Batch]
@@ -144,23 +145,10 @@ def test_half_precision_weights_leave_losses_and_codec_in_full(
         torch.testing.assert_close(value, full[name], atol=0.05, rtol=0.05, msg=name)
 
 
-class Recogniser(torch.nn.Module):
-    """Any frozen network from faces to unit rows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(3)
-        self.register_buffer("weight", torch.randn(3 * 16 * 16, 32, generator=generator))
-
-    def forward(self, faces: torch.Tensor) -> torch.Tensor:
-        small = torch.nn.functional.adaptive_avg_pool2d(faces, 16).flatten(1)
-        return torch.nn.functional.normalize(small @ self.weight, dim=-1)
-
-
 def with_identity_loss(model_config: ModelConfig, model: Model) -> objective.DiffusionObjective:
     losses = LossConfig(diffusion=0.0, mask=0.0, routing=0.0, identity=0.5, identity_min_face_px=4)
     config = replace(model_config, losses=losses, noise=replace(model_config.noise, cast_drop=0.0))
-    return objective.build(config, model, seed=0, faces=Recogniser())  # type: ignore[arg-type]
+    return objective.build(config, model, seed=0, faces=PlainRecogniser())  # type: ignore[arg-type]
 
 
 def test_the_identity_loss_looks_at_the_decoded_estimate(
@@ -174,7 +162,8 @@ def test_the_identity_loss_looks_at_the_decoded_estimate(
 
     drawn = replace(made.config.noise, text_drop=0.0, cross_face=1.0)
     references = noise.choose_references(drawn, 0, batch)
-    context = made._context(batch, references, drawn)
+    tokens = model.identity(references.embeddings, references.mask)
+    context = model.identity.context(tokens, batch.cast_mask, torch.ones(len(tokens)))
     latents = model.family.encode(batch.video).latents
     eps = noise.noise_like(latents, 0, batch.positions)
     noisy = 0.8 * latents + 0.2 * eps
@@ -188,7 +177,7 @@ def test_the_identity_loss_looks_at_the_decoded_estimate(
         batch.cast_mask,
         torch.full((len(latents),), 0.2),
     )
-    expected = identity_preservation(estimate, Recogniser(), 0.4, 0.1, 4).mean()
+    expected = identity_preservation(estimate, PlainRecogniser(), 0.4, 0.1, 4).mean()
     torch.testing.assert_close(scalars["loss_identity"], expected)
     assert scalars["loss_identity"] > 0.1
 

@@ -13,6 +13,7 @@ from data_prep.shards import IndexRow
 from pipeline import curves, objective
 from pipeline.batch import Batch
 from pipeline.config import ModelConfig, ValidationConfig
+from pipeline.frozen import encoded
 from pipeline.model import Model
 from pipeline.validation import FIRST_POSITION, Validation, held_out
 
@@ -94,6 +95,16 @@ def test_it_asks_the_same_each_time_and_at_the_level_it_says(engine: Alone, make
     engine.made.config = replace(engine.made.config, noise=dropped)
     again = engine.evaluate(batch, 0.3)
     torch.testing.assert_close(again["loss_diffusion"], scalars["loss_diffusion"], atol=0, rtol=0)
+
+
+def test_a_batch_that_was_encoded_answers_as_its_videos_do(engine: Alone, make_batch: MakeBatch) -> None:
+    batch, family = make_batch(), engine.made.model.family
+    once = encoded(batch, family, torch.device("cpu"))
+    assert once.video is None
+    for level in CONFIG.levels:
+        first, second = engine.evaluate(batch, level), engine.evaluate(once, level)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_its_turn_comes_by_the_step() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from pipeline.config import CogVideoXConfig, FamilyConfig, IdentityConfig, Model
 from pipeline.families.contract import Given
 from pipeline.identity.attention import CastContext
 from pipeline.model import Model
+from pipeline.preservation import Estimate, identity_preservation
+from pipeline.processes import VPrediction
+from tests.plain_recogniser import PlainRecogniser
 from tests.small_cogvideox import TEXT_TOKENS, make_model
 
 ModelOf = Callable[..., Model]
@@ -163,6 +166,44 @@ def test_the_objective_trains_all_there_is(kind: str, model_of: ModelOf, batch: 
     assert without == set()
     prediction = trained._predict(batch, cast_of(model, batch), trained.config.noise, None).prediction
     assert prediction.velocity.shape[2] == prediction.coverage.shape[2] == (4 if kind == "1.5" else 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Sure(VPrediction):
+    """Takes the model to know the clean latents, whatever it answers."""
+
+    truth: torch.Tensor | None = None
+
+    def clean(self, noisy: torch.Tensor, velocity: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        assert self.truth is not None and self.truth.shape == noisy.shape
+        return self.truth
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["5b", "1.5"])
+def test_the_identity_loss_sees_the_frames_that_the_label_map_is_of(
+    kind: str, model_of: ModelOf, batch: Batch
+) -> None:
+    """In 1.5 not the frame that fills the first token: what is decoded is the video, from its first frame on."""
+    model = model_of(kind)
+    losses = replace(model.config.losses, identity=1.0, identity_min_face_px=4)
+    noises = replace(model.config.noise, cast_drop=0.0)
+    config = replace(model.config, losses=losses, noise=noises)
+    made = objective.build(config, model, seed=0, faces=PlainRecogniser())  # type: ignore[arg-type]
+    family: Any = model.family
+    latents = family.encode(batch.video).latents
+    family.process = Sure(family.process.alphas, family.process.settings, family.grid.filled(latents))
+    estimate = Estimate(
+        family.decode(latents),
+        batch.label_map,
+        batch.references,
+        batch.reference_mask,
+        batch.cast_mask,
+        torch.full((len(latents),), 0.1),
+    )
+    expected = identity_preservation(estimate, PlainRecogniser(), 0.4, losses.identity_drift, 4).mean()
+    assert expected > 0.1
+    torch.testing.assert_close(made(batch, level=0.05)["loss_identity"], expected)
 
 
 def test_it_learns_a_batch(model_of: ModelOf, batch: Batch) -> None:
