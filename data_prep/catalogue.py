@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import ledger
+from data_prep import ledger, ledger_page
 from data_prep.config import PrepareConfig
 from data_prep.identities import Linked
 from data_prep.records import Decision, Json
@@ -55,7 +55,7 @@ def facts(
 
 def write(folder: Path, linked: Linked, decisions: Sequence[Decision], rows: Sequence[IndexRow]) -> None:
     """Write ledger, characters and embeddings into ``folder``; same content, same bytes."""
-    ledger.write(folder / ledger.LEDGER, decisions)
+    ledger_page.write_both(folder, decisions)
     counts = Counter(character for row in rows for character in row.cast)
     sources = {track.id: track.source_id for track in linked.tracks}
     characters = [

@@ -22,8 +22,12 @@ from data_prep.records import InputError
 from data_prep.shards.files import MANIFEST, SHARDS
 
 ASIDE = ".aside-"
-OURS = ("manifest.json", "index.jsonl", "config.yaml", "ledger.parquet", "characters.json", "shard-*.tar")
+OURS = (
+    *("manifest.json", "index.jsonl", "config.yaml", "characters.json", "shard-*.tar"),
+    *("ledger.parquet", "ledger.html", "stopped"),
+)
 WORK = ".work"  # analysed clips, so that a re-run does not decode again
+STOPPED = "stopped"  # the ledger of a run that was stopped because too much failed, until one is not
 NEXT = ".next"  # the generation that is being written
 POLL_S = 0.2
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -207,6 +211,7 @@ def publish(output: Path) -> None:
     (new / MANIFEST).replace(output / MANIFEST)
     _sync_one(output)
     shutil.rmtree(new)
+    shutil.rmtree(output / STOPPED, ignore_errors=True)
 
 
 def sync(folder: Path) -> None:

@@ -15,30 +15,33 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import catalogue, ledger
+from data_prep import catalogue, ledger, ledger_page
 from data_prep.analyse import analyse
-from data_prep.commit import NEXT, WORK, full_disk_is_said, publish, sole_user
+from data_prep.commit import NEXT, STOPPED, WORK, full_disk_is_said, publish, sole_user
 from data_prep.config import PrepareConfig
 from data_prep.faces.packs import PackSpec
 from data_prep.fingerprints import REMEMBERED, inputs_sha256
 from data_prep.identities import Linked, link
 from data_prep.isolation import Failure, Limits, Task, Workers
 from data_prep.manifest import read_clips
+from data_prep.quarantine import Quarantine, chosen
 from data_prep.records import U8, AnalysedClip, Decision, Json, Progress
 from data_prep.references import Candidate, candidates_of
 from data_prep.samples import CropAddress, Plan, build, select
 from data_prep.shards import IndexRow, ShardError, write_index, write_shard
 from data_prep.shards.files import read_manifest
+from data_prep.stages import Busy, Stage, StageClock, nobody
 from data_prep.work import (
     AnalyseOne,
     ClipWork,
+    Place,
+    TooManyFailedError,
     addresses,
     analyse_missing,
     analysed,
     clips_folder,
     forget_stale,
     settled,
-    too_many,
 )
 
 OPEN_CLIPS = 8  # analyses that a packing worker keeps open: a shard's references come from a few clips
@@ -51,11 +54,13 @@ class PackError(Exception):
 
 @dataclass(frozen=True)
 class Prepared:
-    """A finished shard folder: facts are its manifest's; worked is False where nothing had to be done."""
+    """A finished shard folder: facts are its manifest's; worked is False where nothing had to be done; stages: what
+    took how long."""
 
     folder: Path
     facts: Json
     worked: bool
+    stages: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,37 +77,64 @@ def prepare(
     on_progress: Progress,
     *,
     analyse_one: AnalyseOne = analyse,
-    retry_quarantined: bool = False,
+    replay: str = "",
+    on_busy: Busy = nobody,
 ) -> Prepared:
     """Clips to shards in ``config.output``; does nothing where the shards of these inputs are already there.
 
+    Args:
+        config: what to prepare, how and where.
+        on_progress: is told stage, items done, items in all.
+        analyse_one: what makes an analysis of a clip.
+        replay: which quarantined clips are tried again (``data_prep.quarantine.chosen``); without it none.
+        on_busy: is told how busy workers are.
+
     Raises:
-        InputError: something given is wrong, too many clips were quarantined, or the disk is full. What was
-            analysed stays, so that the same call goes on from there.
+        InputError: something given is wrong, or the disk is full.
+        TooManyFailedError: more clips failed than may; ``stopped/`` in the output has their ledger. What was
+            analysed stays in any case, so that the same call goes on from there.
     """
     config, pack = settled(config)
     output = Path(config.output)
-    with full_disk_is_said(output), sole_user(output, config.run.lock_wait_s) as desk:
+    with (
+        full_disk_is_said(output),
+        sole_user(output, config.run.lock_wait_s) as desk,
+        Workers(config.run.num_workers) as workers,
+    ):
+        clock = StageClock(on_progress, on_busy, workers.worked_s)
         clips, decisions = read_clips(Path(config.manifest), clips_folder(config))
-        works = addresses(clips, config, pack, output / WORK / REMEMBERED, on_progress)
+        works = addresses(clips, config, pack, output / WORK / REMEMBERED, clock)
+        quarantine = Quarantine(output / WORK)
+        _let_again(replay, quarantine, works)
+        num_failed = len(quarantine.known([work.folder.name for work in works]))
         inputs = inputs_sha256({work.clip.id: work.key for work in works}, clips, decisions, config)
         finished = finished_facts(output, inputs)
-        if finished is not None and not (retry_quarantined and finished["num_quarantined"]):
+        if finished is not None and finished["num_quarantined"] == num_failed:
             return Prepared(output, finished, worked=False)
-        with Workers(config.run.num_workers) as workers:
-            failed = analyse_missing(workers, works, config, desk, on_progress, analyse_one=analyse_one)
-            _refuse_many(failed, len(works), config)
-            kept = analysed(works, output)
-            linked = _link(kept, config, pack, on_progress)
-            plans, selected = _select(kept, linked, config, on_progress)
-            decisions += [*failed, *_fates(kept, linked), *selected]
-            rows = _pack(workers, plans, {work.clip.id: work for work in kept}, config, desk, on_progress)
+        place = Place(workers, config, desk, clock, analyse_one)
+        try:
+            failed = analyse_missing(works, place, len(works), quarantine)
+        except TooManyFailedError as error:
+            ledger_page.write_both(output / STOPPED, [*decisions, *error.failed])
+            raise
+        kept = analysed(works, output)
+        linked = _link(kept, config, pack, clock)
+        plans, selected = _select(kept, linked, config, clock)
+        decisions += [*failed, *_fates(kept, linked), *selected]
+        rows = _pack(plans, {work.clip.id: work for work in kept}, place)
         facts = catalogue.facts(linked, decisions, rows, config)
         catalogue.write(output / NEXT, linked, decisions, rows)
         write_index(output / NEXT, rows, inputs, facts)
         publish(output)
         forget_stale(output / WORK, works)
-    return Prepared(output, facts, worked=True)
+    return Prepared(output, facts, worked=True, stages=clock.stages())
+
+
+def _let_again(replay: str, quarantine: Quarantine, works: Sequence[ClipWork]) -> None:
+    """Forget why the chosen clips were quarantined."""
+    if replay:
+        known = quarantine.known([work.folder.name for work in works])
+        quarantine.forget(chosen(replay, known, {work.clip.id for work in works}))
 
 
 def finished_facts(output: Path, inputs: str) -> Json | None:
@@ -116,12 +148,6 @@ def finished_facts(output: Path, inputs: str) -> Json | None:
     files = [(output / shard.name, shard.num_bytes) for shard in manifest.shards]
     whole = all(path.is_file() and path.stat().st_size == size for path, size in files)
     return manifest.facts if whole and (output / ledger.LEDGER).is_file() else None
-
-
-def _refuse_many(quarantined: Sequence[Decision], num_clips: int, config: PrepareConfig) -> None:
-    allowed = config.run.max_quarantined * num_clips
-    if len(quarantined) > allowed:
-        raise too_many(quarantined, num_clips, f"allowed are {allowed:g}")
 
 
 def _link(works: Sequence[ClipWork], config: PrepareConfig, pack: PackSpec, on_progress: Progress) -> Linked:
@@ -163,16 +189,9 @@ def _fates(works: Sequence[ClipWork], linked: Linked) -> list[Decision]:
     return decisions
 
 
-def _pack(
-    workers: Workers,
-    plans: Sequence[Plan],
-    works: Mapping[str, ClipWork],
-    config: PrepareConfig,
-    desk: Path,
-    on_progress: Progress,
-) -> list[IndexRow]:
+def _pack(plans: Sequence[Plan], works: Mapping[str, ClipWork], place: Place) -> list[IndexRow]:
     """Write the shards of the next generation; rows in the order of the samples. ``works`` by clip id."""
-    folder = Path(config.output) / NEXT
+    config, folder = place.config, Path(place.config.output) / NEXT
     folder.mkdir()
     size = config.pack.samples_per_shard
     parts = [tuple(plans[at : at + size]) for at in range(0, len(plans), size)]
@@ -186,11 +205,11 @@ def _pack(
         )
     written: dict[str, tuple[IndexRow, ...]] = {}
     limits = Limits(config.run.max_attempts, SHARD_TIMEOUT_S)
-    for task, result in workers.run(pack_shard, tasks, limits, desk):
+    for task, result in place.workers.run(pack_shard, tasks, limits, place.desk):
         if isinstance(result, Failure):
             raise PackError(f"{task.name} could not be written: {result.error_class}\n{result.detail}")
         written[task.name] = result
-        on_progress("pack", len(written), len(tasks))
+        place.on_progress("pack", len(written), len(tasks))
     return [row for _, rows in sorted(written.items()) for row in rows]
 
 

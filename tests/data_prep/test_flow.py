@@ -55,8 +55,8 @@ def ray_of_the_module(face_home: Path) -> Iterator[None]:
 
 
 def run(corpus: Path, output: Path, **knobs: Any) -> Prepared:
-    retry = knobs.pop("retry_quarantined", False)
-    return prepare(config_for(corpus, output, **knobs), quiet, analyse_one=paint, retry_quarantined=retry)
+    replay = knobs.pop("replay", "")
+    return prepare(config_for(corpus, output, **knobs), quiet, analyse_one=paint, replay=replay)
 
 
 @pytest.fixture(scope="module")
@@ -157,11 +157,11 @@ def test_a_clip_that_kills_its_worker_is_quarantined_and_can_be_retried(
     assert (fate.item, fate.stage, fate.attempts) == ("clip3", "analyse", 2)
     assert fate.error_class == "WorkerCrashedError"
     assert "Aborted" in fate.detail
-    assert fate.replay.endswith("--retry-quarantined")
+    assert fate.replay.endswith("--replay clip3")
     assert "clip3" not in {r.clip_id for r in ShardSet.open(output).rows}
     assert not run(corpus, output, max_quarantined=0.2).worked
     healed.touch()
-    again = run(corpus, output, max_quarantined=0.2, retry_quarantined=True)
+    again = run(corpus, output, max_quarantined=0.2, replay="clip3")
     assert (again.worked, again.facts["num_quarantined"]) == (True, 0)
     assert hashes(output)["shard-000000.tar"] == hashes(expected[1])["shard-000000.tar"]
 
@@ -169,7 +169,7 @@ def test_a_clip_that_kills_its_worker_is_quarantined_and_can_be_retried(
 def test_too_many_quarantined_clips_fail_the_run(tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path / "corpus", clip3={"abort": str(tmp_path / "never")})
     with pytest.raises(
-        InputError, match=r"run\.max_quarantined: 1 of 7 clips failed.*clip3.*after 2 attempts"
+        InputError, match=r"run\.max_quarantined: 1 of 7 clips tried failed.*clip3.*after 2 attempts"
     ):
         run(corpus, tmp_path / "out", max_quarantined=0.1)
     assert not list((tmp_path / "out").glob("*.tar"))
