@@ -32,7 +32,7 @@ class FailureBudget:
         self.num_failed += failed
 
     def is_exceeded(self, *, at_end: bool = False) -> bool:
-        """Whether the run should stop; a small corpus is gone through to its end, so that all that fails is known."""
+        """Whether the run should stop; a few failures are waited for, so that one look shows all of them."""
         share = self.num_failed / max(1, self.num_tried)
         over = self.num_failed > self._max_share * self._num_items
         if at_end or self.num_failed <= MOST_EXCUSED or share <= self._max_share:

@@ -9,7 +9,7 @@ with the footage: pixels stay in the analyses' folders until a shard is written,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from data_prep.work import (
     analysed,
     clips_folder,
     forget_stale,
+    replay_command,
     settled,
 )
 
@@ -115,7 +116,7 @@ def prepare(
         try:
             failed = analyse_missing(works, place, len(works), quarantine)
         except TooManyFailedError as error:
-            ledger_page.write_both(output / STOPPED, [*decisions, *error.failed])
+            _note_stopped(output / STOPPED, decisions, error.failed, config)
             raise
         kept = analysed(works, output)
         linked = _link(kept, config, pack, clock)
@@ -135,6 +136,14 @@ def _let_again(replay: str, quarantine: Quarantine, works: Sequence[ClipWork]) -
     if replay:
         known = quarantine.known([work.folder.name for work in works])
         quarantine.forget(chosen(replay, known, {work.clip.id for work in works}))
+
+
+def _note_stopped(
+    folder: Path, decisions: Sequence[Decision], failed: Sequence[Decision], config: PrepareConfig
+) -> None:
+    """The ledger of a run that is stopped: its configuration lies beside it, not beside the shards."""
+    named = [replace(why, replay=replay_command(why.item, config, folder)) for why in failed]
+    ledger_page.write_both(folder, [*decisions, *named])
 
 
 def finished_facts(output: Path, inputs: str) -> Json | None:

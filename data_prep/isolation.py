@@ -155,6 +155,7 @@ class Workers:
             for turn, end in crew.ended():
                 if isinstance(end, Lost):
                     self._count_workers()
+                    crew.look_around()
                 if isinstance(end, Done):
                     num_restarts = 0
                     self._busy_s += end.busy_s
@@ -182,7 +183,8 @@ class Workers:
 
     def _count_workers(self) -> None:
         """As many as there are cores now, where nobody has said how many; more would only wait in Ray's queue."""
-        if self._one_per_core:
+        cut_off = self._crew is not None and self._crew.is_cut_off
+        if self._one_per_core and not cut_off:
             self.num_workers = ray_session.num_cpus()
 
 
@@ -198,8 +200,9 @@ class _Crew(Generic[T, R]):
             num_cpus=1, num_gpus=min(self.num_gpus, 1), max_retries=0, max_calls=CALLS_PER_WORKER
         )(run_batch)
         self._work, self._limits, self._logs = work, limits, logs
-        self._most_memory = ray_session.largest_memory_bytes()
+        self._most_memory = 0
         self._cut_off: Exception | None = None
+        self.look_around()
 
     @property
     def is_cut_off(self) -> bool:
@@ -210,6 +213,11 @@ class _Crew(Generic[T, R]):
         """Raise what came when it was cut off."""
         assert self._cut_off is not None
         raise self._cut_off
+
+    def look_around(self) -> None:
+        """See how large the nodes are that there are now."""
+        if not self.is_cut_off:
+            self._most_memory = ray_session.largest_memory_bytes()
 
     def under_way_s(self) -> float:
         """Seconds since the batches that run were seen to have begun."""

@@ -77,9 +77,9 @@ class RaySession:
         import ray
 
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else a token is made that later clients lack
-        _remove_abandoned()
+        remove_abandoned()
         for attempt in range(1, START_ATTEMPTS + 1):
-            self._folder, self._lock = _own_folder()
+            self._folder, self._lock = own_folder()
             try:
                 ray.init(
                     address="local",
@@ -121,7 +121,7 @@ def largest_memory_bytes() -> int:
     return max((int(node["Resources"].get("memory", 0)) for node in ray.nodes() if node["Alive"]), default=0)
 
 
-def _own_folder() -> tuple[Path, IO[str]]:
+def own_folder() -> tuple[Path, IO[str]]:
     """A new folder, with its lock taken before the lock has its name: nobody finds it and thinks it abandoned."""
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     lock = (folder / f".{LOCK}").open("w")
@@ -130,7 +130,7 @@ def _own_folder() -> tuple[Path, IO[str]]:
     return folder, lock
 
 
-def _remove_abandoned() -> None:
+def remove_abandoned() -> None:
     """Remove folders whose driver was killed."""
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{LOCK}"):
         with contextlib.suppress(OSError), path.open("r+") as lock:  # held, gone, or somebody else's

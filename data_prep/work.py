@@ -184,8 +184,13 @@ def forget_stale(folder: Path, works: Sequence[ClipWork]) -> None:
     Quarantine(folder).keep_only(current)
 
 
+def replay_command(clip_id: str, config: PrepareConfig, folder: Path) -> str:
+    """What tries one clip again with the configuration that lies in ``folder``."""
+    places = ["--output", config.output, "--config", str(folder / "config.yaml")]
+    return shlex.join(["castbank", "prepare", config.manifest, *places, "--replay", clip_id])
+
+
 def _quarantined(clip_id: str, failure: Failure, config: PrepareConfig) -> Decision:
-    places = ["--output", config.output, "--config", f"{config.output}/config.yaml"]
     return Decision(
         item=clip_id,
         kind="clip",
@@ -197,5 +202,5 @@ def _quarantined(clip_id: str, failure: Failure, config: PrepareConfig) -> Decis
         error_class=failure.error_class,
         attempts=failure.attempts,
         detail=failure.detail,
-        replay=shlex.join(["castbank", "prepare", config.manifest, *places, "--replay", clip_id]),
+        replay=replay_command(clip_id, config, Path(config.output)),
     )

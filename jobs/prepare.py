@@ -27,7 +27,7 @@ The manifest is a CSV with UltraVideo's columns; clips lie beside it or in the f
 Run again after an interruption and it goes on; run again with nothing changed and it does nothing.
 
 A clip that crashes, hangs or raises is tried run.max_attempts times, then quarantined; the others go on. When it is
-plain that more than run.max_quarantined of them will fail, the run stops, with exit code 2, and says what fails most.
+plain that more than run.max_quarantined of them will fail, the run stops with exit code 2 and says what fails most.
 ledger.parquet and ledger.html have the fate of every item, and for what is quarantined the command that tries it
 again: --replay clip-7, --replay TimeoutError decode.timeout_s=3600, --replay all.
 
@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
     part = None if args.part is None else Part.parse(args.part)
     places = [f"manifest={_quoted(args.manifest)}", f"output={_quoted(args.output)}"]
     config = load(PrepareConfig, args.config, [*places, *args.overrides])
+    if part is not None and args.replay:
+        raise InputError("--replay belongs to the run without --part; a part always tries again what failed")
     if part is not None:
         return _run_part(args, part, config)
     try:
