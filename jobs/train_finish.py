@@ -10,18 +10,20 @@ import torch
 
 from data_prep.records import InputError
 from jobs.train_pictures import Drawn, chosen, names_of
-from pipeline import engine, export, objective
-from pipeline.checkpoints import newest
 from pipeline.config import TrainConfig
-from pipeline.data import collate
+from pipeline.data.stream import collate
+from pipeline.exports import export
 from pipeline.identity.bank import IdentityBank
 from pipeline.identity.enrol import enrol, gather_references
 from pipeline.model import Model
+from pipeline.objective import objective
+from pipeline.training import engine
+from pipeline.training.checkpoints import newest
 
 if TYPE_CHECKING:
-    from pipeline.features import Recogniser
-    from pipeline.objective import DiffusionObjective
-    from pipeline.samples import Samples
+    from pipeline.data.features import Recogniser
+    from pipeline.data.samples import Samples
+    from pipeline.objective.objective import DiffusionObjective
 
 
 def finish(

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from jobs.__main__ import main
-from pipeline.run_folder import read_metrics
+from pipeline.training.run_folder import read_metrics
 from tests.small_training import NUM_STEPS, Workplace, start, wait_until
 
 
