@@ -156,7 +156,7 @@ class ModelConfig:
 class GenerateConfig:
     """How a video is sampled; what it shows (prompt, cast, layout) is asked for beside this."""
 
-    num_frames: int = 5  # those that it was trained with, as a rule; so for the size
+    num_frames: int = 5  # as trained, where the run says; so for the size and fps
     height_px: int = 96  # a multiple of the family's cells, as said where it is not
     width_px: int = 160
     fps: float = 8.0  # of the file that is written
