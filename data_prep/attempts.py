@@ -181,13 +181,13 @@ def _blamed(end: Failure | Lost, logs: Sequence[Path]) -> list[Done | Failure | 
     return [end if place == at else Unreached(beside_crash=True) for place in range(len(logs))]
 
 
-def given_up(turn: Turn[T], end: Failure | Lost) -> Failure:
-    """What to say of a task that has no attempt left."""
+def given_up(turn: Turn[T], end: Any) -> Any:
+    """What to say of a task that is not tried again: its result, or the failure of all its attempts."""
     if isinstance(end, Lost):
         return Failure(
             "NodeDiedError", f"{turn.lost + 1} nodes died under it; {end.detail}"[-STDERR_TAIL:], turn.number
         )
-    return replace(end, attempts=turn.number)
+    return replace(end, attempts=turn.number) if isinstance(end, Failure) else end
 
 
 def disk_is_full(error: BaseException) -> bool:

@@ -105,45 +105,52 @@ def prepare(
         clock = StageClock(on_progress, on_busy, workers.worked_s)
         clips, decisions = read_clips(Path(config.manifest), clips_folder(config))
         works = addresses(clips, config, pack, output / WORK / REMEMBERED, clock)
-        quarantine = Quarantine(output / WORK)
-        _let_again(replay, quarantine, works)
-        num_failed = len(quarantine.known([work.folder.name for work in works]))
+        num_failed = _num_failed(replay, Quarantine(output / WORK), works)
         inputs = inputs_sha256({work.clip.id: work.key for work in works}, clips, decisions, config)
         finished = finished_facts(output, inputs)
         if finished is not None and finished["num_quarantined"] == num_failed:
             return Prepared(output, finished, worked=False)
-        place = Place(workers, config, desk, clock, analyse_one)
-        try:
-            failed = analyse_missing(works, place, len(works), quarantine)
-        except TooManyFailedError as error:
-            _note_stopped(output / STOPPED, decisions, error.failed, config)
-            raise
-        kept = analysed(works, output)
-        linked = _link(kept, config, pack, clock)
-        plans, selected = _select(kept, linked, config, clock)
-        decisions += [*failed, *_fates(kept, linked), *selected]
-        rows = _pack(plans, {work.clip.id: work for work in kept}, place)
-        facts = catalogue.facts(linked, decisions, rows, config)
-        catalogue.write(output / NEXT, linked, decisions, rows)
-        write_index(output / NEXT, rows, inputs, facts)
-        publish(output)
-        forget_stale(output / WORK, works)
+        facts = _make(works, decisions, inputs, pack, Place(workers, config, desk, clock, analyse_one))
     return Prepared(output, facts, worked=True, stages=clock.stages())
 
 
-def _let_again(replay: str, quarantine: Quarantine, works: Sequence[ClipWork]) -> None:
-    """Forget why the chosen clips were quarantined."""
-    if replay:
-        known = quarantine.known([work.folder.name for work in works])
-        quarantine.forget(chosen(replay, known, {work.clip.id for work in works}))
+def _num_failed(replay: str, quarantine: Quarantine, works: Sequence[ClipWork]) -> int:
+    """How many clips failed earlier and are not to be tried again; why the chosen ones did is forgotten."""
+    known = quarantine.known([work.folder.name for work in works])
+    again = chosen(replay, known, {work.clip.id for work in works}) if replay else []
+    quarantine.forget(again)
+    return len(known) - len(again)
+
+
+def _make(
+    works: Sequence[ClipWork], ingest: Sequence[Decision], inputs: str, pack: PackSpec, place: Place
+) -> Json:
+    """Everything after the clips are known, to the published folder; its facts. ``ingest``: rows without a clip."""
+    config, output = place.config, Path(place.config.output)
+    try:
+        failed = analyse_missing(works, place, len(works), Quarantine(output / WORK))
+    except TooManyFailedError as error:
+        _note_stopped(output / STOPPED, ingest, error.failed, config)
+        raise
+    kept = analysed(works, output)
+    linked = _link(kept, config, pack, place.on_progress)
+    plans, selected = _select(kept, linked, config, place.on_progress)
+    decisions = [*ingest, *failed, *_fates(kept, linked), *selected]
+    rows = _pack(plans, {work.clip.id: work for work in kept}, place)
+    facts = catalogue.facts(linked, decisions, rows, config)
+    catalogue.write(output / NEXT, linked, decisions, rows)
+    write_index(output / NEXT, rows, inputs, facts)
+    publish(output)
+    forget_stale(output / WORK, works)
+    return facts
 
 
 def _note_stopped(
-    folder: Path, decisions: Sequence[Decision], failed: Sequence[Decision], config: PrepareConfig
+    folder: Path, ingest: Sequence[Decision], failed: Sequence[Decision], config: PrepareConfig
 ) -> None:
     """The ledger of a run that is stopped: its configuration lies beside it, not beside the shards."""
     named = [replace(why, replay=replay_command(why.item, config, folder)) for why in failed]
-    ledger_page.write_both(folder, [*decisions, *named])
+    ledger_page.write_both(folder, [*ingest, *named])
 
 
 def finished_facts(output: Path, inputs: str) -> Json | None:

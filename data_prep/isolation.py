@@ -153,17 +153,12 @@ class Workers:
             while queue and len(crew.running) < (crew.num_gpus or self.num_workers):
                 crew.start(queue.take())
             for turn, end in crew.ended():
-                if isinstance(end, Lost):
-                    self._count_workers()
-                    crew.look_around()
-                if isinstance(end, Done):
-                    num_restarts = 0
-                    self._busy_s += end.busy_s
-                    queue.learn(end.busy_s)
+                num_restarts = 0 if isinstance(end, Done) else num_restarts
+                self._learn(end, crew, queue)
                 result = end.result if isinstance(end, Done) else end
                 again = turn.after(result, limits.max_attempts)
                 if again is None:
-                    yield turn.task, given_up(turn, result) if isinstance(result, (Failure, Lost)) else result
+                    yield turn.task, given_up(turn, result)
                 else:
                     queue.put_back(again, alone=result != Unreached())
             if crew.is_cut_off:
@@ -171,6 +166,15 @@ class Workers:
                 if num_restarts > MAX_RESTARTS or not self._session.restart():
                     crew.raise_why()
                 self._crew = crew = _Crew(work, limits, logs, on_gpu)
+
+    def _learn(self, end: object, crew: _Crew[T, R], queue: _Queue[T]) -> None:
+        """How long items take, and, where a node is gone, what there is without it."""
+        if isinstance(end, Done):
+            self._busy_s += end.busy_s
+            queue.learn(end.busy_s)
+        elif isinstance(end, Lost) and not crew.is_cut_off:
+            crew.look_around()
+            self._count_workers()
 
     def worked_s(self) -> tuple[float, int]:
         """Seconds that workers have been at items, those under way included, and how many workers there are."""
@@ -183,8 +187,7 @@ class Workers:
 
     def _count_workers(self) -> None:
         """As many as there are cores now, where nobody has said how many; more would only wait in Ray's queue."""
-        cut_off = self._crew is not None and self._crew.is_cut_off
-        if self._one_per_core and not cut_off:
+        if self._one_per_core:
             self.num_workers = ray_session.num_cpus()
 
 
@@ -200,7 +203,6 @@ class _Crew(Generic[T, R]):
             num_cpus=1, num_gpus=min(self.num_gpus, 1), max_retries=0, max_calls=CALLS_PER_WORKER
         )(run_batch)
         self._work, self._limits, self._logs = work, limits, logs
-        self._most_memory = 0
         self._cut_off: Exception | None = None
         self.look_around()
 
@@ -216,8 +218,7 @@ class _Crew(Generic[T, R]):
 
     def look_around(self) -> None:
         """See how large the nodes are that there are now."""
-        if not self.is_cut_off:
-            self._most_memory = ray_session.largest_memory_bytes()
+        self._most_memory = ray_session.largest_memory_bytes()
 
     def under_way_s(self) -> float:
         """Seconds since the batches that run were seen to have begun."""
