@@ -52,6 +52,7 @@ def hash_files(paths: Sequence[Path], memory: Path, on_progress: Progress) -> di
     """
     remembered = _recall(memory.parent)
     known: dict[str, _Remembered] = {}
+    on_progress("fingerprint", 0, len(paths))
     saved_s = time.monotonic()
     with ThreadPoolExecutor(
         len(os.sched_getaffinity(0))

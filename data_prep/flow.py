@@ -184,6 +184,7 @@ def _select(
             candidates.setdefault(candidate.character_id, []).append(candidate)
     plans: list[Plan] = []
     decisions: list[Decision] = []
+    on_progress("select", 0, len(works))
     for at, work in enumerate(works, 1):
         found, fates = select(work.load(windows=True), character_of, candidates, config)
         plans += found
@@ -221,6 +222,7 @@ def _pack(plans: Sequence[Plan], works: Mapping[str, ClipWork], place: Place) ->
         )
     written: dict[str, tuple[IndexRow, ...]] = {}
     limits = Limits(config.run.max_attempts, SHARD_TIMEOUT_S)
+    place.on_progress("pack", 0, len(tasks))
     for task, result in place.workers.run(pack_shard, tasks, limits, place.desk):
         if isinstance(result, Failure):
             raise PackError(f"{task.name} could not be written: {result.error_class}\n{result.detail}")
