@@ -91,11 +91,26 @@ class TrackConfig:
 class LinkConfig:
     """Which tracks are one person."""
 
-    threshold: float = 0.0  # cosine; 0 takes the pack's own, checked against the corpus
+    threshold: float = 0.0  # average cosine from which tracks are one person; 0 takes the pack's own
+    max_false_accept: float = (
+        0.01  # share of faces seen in one frame that may pass as one person; threshold is
+    )
+    # raised until no more do (measured again on every corpus); 1 leaves it as it is
+    max_false_reject: float = 0.05  # share of one track's own faces that a raised threshold may refuse
+    max_chance: float = (
+        0.01  # strangers in other sources that a character may meet above the threshold, by the
+    )
+    # corpus's own distribution; grows with the corpus; 1 takes one threshold within and between sources
     min_norm: float = 0.0  # faces with a shorter embedding are covered or cut; 0 takes the pack's own
+    keep_characters: bool = (
+        True  # characters of the last run stay as they are and new tracks join them; false links
+    )
+    # everything anew, and a character keeps the id that most of its tracks had
+    overrides: str = ""  # YAML with what people decided about characters: merge, split, rename, exclude
 
     def __post_init__(self) -> None:
         _check("link", self, threshold=(-1, 1), min_norm=(0, MANY))
+        _check("link", self, max_false_accept=(0, 1), max_false_reject=(0, 1), max_chance=(1e-9, 1))
 
 
 @dataclass(frozen=True)

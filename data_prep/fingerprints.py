@@ -21,7 +21,7 @@ from data_prep.atomic import write_atomic
 from data_prep.config import PrepareConfig
 from data_prep.records import Clip, Decision, Json, Progress
 
-RECIPE = 1  # raise it when linking, selecting or captions change, so that finished outputs are made again
+RECIPE = 2  # raise it when linking, selecting or captions change, so that finished outputs are made again
 REMEMBERED, MEMORIES = "files.json", "files*.json"  # of the whole preparation, and also of parts
 SAVE_EVERY_S = 30.0  # of hashing that a kill may cost; a corpus of terabytes takes hours
 
@@ -30,7 +30,9 @@ _PLACES = ("manifest", "clips", "output", "run")
 _NOT_ANALYSIS = {
     "decode": ("timeout_s", "max_chunk_bytes"),
     "windows": ("max_cast", "min_visible", "min_face_px"),
-    "link": ("threshold",),  # its min_norm says which embeddings a tracker may trust
+    "link": (  # its min_norm says which embeddings a tracker may trust
+        *("threshold", "max_false_accept", "max_false_reject", "max_chance", "keep_characters", "overrides"),
+    ),
     "references": ("min_count", "max_count", "guard_gap_s", "min_similarity", "max_similarity"),
 }
 
@@ -93,18 +95,23 @@ def analysis_key(clip: Clip, file_sha256: str, config: PrepareConfig, pack: Pack
 
 
 def inputs_sha256(
-    keys: Mapping[str, str], clips: Sequence[Clip], ingest: Sequence[Decision], config: PrepareConfig
+    keys: Mapping[str, str],
+    clips: Sequence[Clip],
+    ingest: Sequence[Decision],
+    config: PrepareConfig,
+    overrides: Json,
 ) -> str:
     """Fingerprint of everything that the shards are made from. ``keys``: analysis key by clip id; ``ingest``: the
-    rows that gave no clip, of which only the fate counts."""
+    rows that gave no clip, of which only the fate counts; ``overrides``: what the file says, wherever it lies."""
     knobs = asdict(config)
     for name in _PLACES:
         del knobs[name]
     for name in _NOT_ANALYSIS["decode"]:
         del knobs["decode"][name]
+    del knobs["link"]["overrides"]
     rows = {clip.id: {**asdict(clip), "path": keys[clip.id]} for clip in clips}
     lost = sorted((decision.item, decision.fate, decision.rule) for decision in ingest)
-    return digest({"recipe": RECIPE, "clips": rows, "lost": lost, "knobs": knobs})
+    return digest({"recipe": RECIPE, "clips": rows, "lost": lost, "knobs": knobs, "overrides": overrides})
 
 
 def digest(value: Json | list[object]) -> str:

@@ -181,10 +181,12 @@ class Character:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Same-person threshold (cosine) in force, and what was measured with it on this corpus.
+    """Same-person thresholds (cosine) in force, and what was measured with them on this corpus.
 
-    false_accept: share of co-visible pairs at or above it; false_reject: share of far-apart same-track pairs
-    below it; both NaN when there was no such pair.
+    threshold: within a source; corpus_threshold: between sources, at least as high; base_threshold: the pack's or
+    the configured one, before the corpus raised it. false_accept: share of co-visible pairs at or above threshold;
+    false_reject: share of far-apart same-track pairs below it; both NaN when there was no such pair. curve: cosine
+    with both rates at it, over the range of what was measured.
     """
 
     pack: str
@@ -193,6 +195,9 @@ class Calibration:
     false_reject: float
     num_positive: int
     num_negative: int
+    base_threshold: float
+    corpus_threshold: float
+    curve: tuple[tuple[float, float, float], ...] = ()
 
 
 Json = dict[str, Any]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -77,15 +77,19 @@ def select(
     character_of: Mapping[str, str],
     candidates: Mapping[str, Sequence[Candidate]],
     config: PrepareConfig,
+    excluded: Container[str] = frozenset(),
 ) -> tuple[list[Plan], list[Decision]]:
     """Plans for the windows of one clip, and a decision for every window: kept, or dropped and why.
 
-    ``character_of``: character id by track id; ``candidates``: those of the whole corpus, by character.
+    ``character_of``: character id by track id; ``candidates``: those of the whole corpus, by character;
+    ``excluded``: tracks of people who are not to be trained on, so that no window shows them.
     """
     plans: list[Plan] = []
     decisions: list[Decision] = []
     for window in clip.windows:
-        made = _plan(clip, window, character_of, candidates, config)
+        made = _shows_excluded(clip, window, excluded) or _plan(
+            clip, window, character_of, candidates, config
+        )
         if isinstance(made, Plan):
             plans.append(made)
             key = made.note.key
@@ -147,6 +151,16 @@ def sample_key(clip_id: str, window: int) -> str:
     if safe != clip_id:
         safe += "-" + hashlib.sha256(clip_id.encode()).hexdigest()[:8]
     return f"{safe}-{window:04d}"
+
+
+def _shows_excluded(clip: AnalysedClip, window: Window, excluded: Container[str]) -> Decision | None:
+    """However briefly and small somebody who is excluded is seen, the window is not trained on."""
+    for at, track_id in enumerate(window.tracks, 1):
+        frames = int((window.track_map == at).any(axis=(1, 2)).sum()) if track_id in excluded else 0
+        if frames:
+            key = sample_key(clip.clip.id, window.index)
+            return _dropped(key, "excluded_character", f"{frames} frames", "0", track_id)
+    return None
 
 
 def _plan(
