@@ -143,13 +143,16 @@ class ReferenceConfig:
     min_score: float = 0.0  # detector confidence; covered faces score below; 0 takes the pack's own
     min_norm: float = 0.0  # embedding length, as link.min_norm; 0 takes the pack's own
     min_sharpness: float = 20.0  # variance of the Laplacian of the aligned crop
+    min_size_px: float = (
+        40.0  # shorter side of the face in the analysed frame; the crop has 112, the rest is enlarged
+    )
     min_similarity: float = 0.0  # cosine; below: another person; 0 takes the pack's own
     max_similarity: float = 0.97  # cosine; above: the same picture
 
     def __post_init__(self) -> None:
         _check("references", self, min_count=(1, MANY), max_count=(self.min_count, MANY))
         _check("references", self, guard_gap_s=(0, MANY), min_score=(0, 1), min_norm=(0, MANY))
-        _check("references", self, min_sharpness=(0, MANY), min_similarity=(-1, 1))
+        _check("references", self, min_sharpness=(0, MANY), min_size_px=(0, MANY), min_similarity=(-1, 1))
         _check("references", self, max_similarity=(self.min_similarity, 1))
 
 

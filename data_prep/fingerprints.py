@@ -33,7 +33,14 @@ _NOT_ANALYSIS = {
     "link": (  # its min_norm says which embeddings a tracker may trust
         *("threshold", "max_false_accept", "max_false_reject", "max_chance", "keep_characters", "overrides"),
     ),
-    "references": ("min_count", "max_count", "guard_gap_s", "min_similarity", "max_similarity"),
+    "references": (
+        "min_count",
+        "max_count",
+        "guard_gap_s",
+        "min_size_px",
+        "min_similarity",
+        "max_similarity",
+    ),
 }
 
 
@@ -99,7 +106,7 @@ def inputs_sha256(
     clips: Sequence[Clip],
     ingest: Sequence[Decision],
     config: PrepareConfig,
-    overrides: Json,
+    overrides: Json | None = None,
 ) -> str:
     """Fingerprint of everything that the shards are made from. ``keys``: analysis key by clip id; ``ingest``: the
     rows that gave no clip, of which only the fate counts; ``overrides``: what the file says, wherever it lies."""
@@ -111,7 +118,9 @@ def inputs_sha256(
     del knobs["link"]["overrides"]
     rows = {clip.id: {**asdict(clip), "path": keys[clip.id]} for clip in clips}
     lost = sorted((decision.item, decision.fate, decision.rule) for decision in ingest)
-    return digest({"recipe": RECIPE, "clips": rows, "lost": lost, "knobs": knobs, "overrides": overrides})
+    return digest(
+        {"recipe": RECIPE, "clips": rows, "lost": lost, "knobs": knobs, "overrides": overrides or {}}
+    )
 
 
 def digest(value: Json | list[object]) -> str:

@@ -8,6 +8,7 @@ and of the tracks its references come from, one at a time, wherever shards are w
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.captions import identity_sentences, training_caption
-from data_prep.config import PrepareConfig, WindowConfig
+from data_prep.config import PrepareConfig, ReferenceConfig, WindowConfig
 from data_prep.records import F32, F64, U8, AnalysedClip, Decision, FaceTrack, Window
 from data_prep.references import Candidate, Pick, Target, choose
 from data_prep.shards import CastMember, Sample, SampleNote
@@ -259,6 +260,7 @@ def _assemble(
         boxes_px=tuple(_note_boxes(seen.boxes_px) for seen in people),
         captions=clip.clip.captions,
         guard_gap_s=config.references.guard_gap_s,
+        similarity_bounds=_bounds(config.references),
         licence=clip.clip.licence,
         consent=clip.clip.consent,
     )
@@ -270,6 +272,11 @@ def _assemble(
             tuple(CropAddress(p.note.clip_id, p.note.track_id, p.crop) for p in slot) for slot in picks
         ),
     )
+
+
+def _bounds(config: ReferenceConfig) -> tuple[float, float]:
+    """As notes keep similarities, to four digits: what selecting let pass, packing does too."""
+    return math.floor(config.min_similarity * 1e4) / 1e4, math.ceil(config.max_similarity * 1e4) / 1e4
 
 
 def _note_boxes(boxes_px: F64) -> tuple[Box | None, ...]:

@@ -16,6 +16,7 @@ from data_prep import ledger
 from data_prep.atomic import write_atomic
 from data_prep.catalogue import known_characters
 from data_prep.records import Decision, Progress
+from data_prep.reference_figures import figures
 from data_prep.report.charts import Histogram, svg
 from data_prep.report.fragments import (
     character_card,
@@ -62,7 +63,7 @@ def write_report(folder: Path, output: Path, on_progress: Progress, num_shown: i
         numbers=number_tiles(_headline(shards)),
         calibration=escape(_calibration(shards)),
         people="".join(_people(shards, gathered, colours, track_counts)),
-        samples_note=_samples_note(len(gathered.cards), len(shards)),
+        samples_note=_samples_note(len(gathered.cards), len(shards), figures(gathered.notes).sentence()),
         samples="".join(gathered.cards),
         charts="".join(
             svg(chart) for chart in _charts(gathered.notes, shards.manifest.facts.get("limits", {}))
@@ -186,14 +187,19 @@ def _calibration(shards: ShardSet) -> str:
         f"{rate:.2%} {name} over {count} {pairs}" if rate is not None else f"no {pairs} to measure {name}"
         for name, rate, count, pairs in wrong
     ]
-    return f"Face pack {seen['pack']}, same person from cosine {seen['threshold']:g}: {', '.join(rates)}."
+    between = seen.get("corpus_threshold", seen["threshold"])
+    return (
+        f"Face pack {seen['pack']}, same person from cosine {seen['threshold']:g} within a source and {between:g} "
+        f"between sources: {', '.join(rates)}. calibration.json has the rates of every threshold."
+    )
 
 
-def _samples_note(shown: int, total: int) -> str:
+def _samples_note(shown: int, total: int, references: str) -> str:
     some = f"{shown} of {total}, evenly spaced. " if shown < total else ""
     return (
         f"{some}Numbers are cast slots; each slot's references stand beside it with where they come from, their "
-        "cosine to the person's faces in the sample, the distance in time, and yaw."
+        "cosine to the person's faces in the sample, the distance in time, and yaw. "
+        f"{references[:1].upper()}{references[1:]}."
     )
 
 

@@ -26,10 +26,16 @@ AFTER_ANALYSIS = {
     "references.guard_gap_s",
     "references.min_similarity",
     "references.max_similarity",
+    "references.min_size_px",
     "link.threshold",
+    "link.max_false_accept",
+    "link.max_false_reject",
+    "link.max_chance",
+    "link.keep_characters",
     "pack.samples_per_shard",
 }
 NO_RESULT = {
+    "link.overrides",  # what the file says counts, not where it lies
     "decode.timeout_s",
     "decode.max_chunk_bytes",
     "run.num_workers",
@@ -152,3 +158,9 @@ def test_hashing_that_is_stopped_does_not_read_the_rest_and_keeps_what_it_has(
     assert len(json.loads((tmp_path / "files.json").read_text())) == 2
     hash_files(clips, tmp_path / "files.json", quiet)
     assert len(json.loads((tmp_path / "files.json").read_text())) == 500
+
+
+def test_what_people_decided_counts() -> None:
+    key = analysis_key(CLIP, "00", CONFIG, PACK)
+    said = inputs_sha256({CLIP.id: key}, [CLIP], (), CONFIG, {"exclude": ["c1"]})
+    assert said != inputs()
