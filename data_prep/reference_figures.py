@@ -21,7 +21,7 @@ QUANTILES = {"p10": 0.1, "median": 0.5, "p90": 0.9}
 class ReferenceFigures:
     """Of every cast member of every sample. origins: references by where they come from, ``other_source`` told
     apart; num_inside: those that lie in the frames of their sample, 0 unless something is broken; yaw_spread_deg:
-    per cast member, from the leftmost to the rightmost face; smallest_gap_s: to a sample's frames within its source.
+    per cast member, from the leftmost to the rightmost face; smallest_gap_s: to a sample's frames, in its source.
     Quantiles are 10, 50 and 90 %; all None where there is no reference."""
 
     num_slots: int

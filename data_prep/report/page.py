@@ -16,7 +16,7 @@ from data_prep import ledger
 from data_prep.atomic import write_atomic
 from data_prep.catalogue import known_characters
 from data_prep.records import Decision, Progress
-from data_prep.reference_figures import figures
+from data_prep.reference_figures import dropped_shares, figures
 from data_prep.report.charts import Histogram, svg
 from data_prep.report.fragments import (
     character_card,
@@ -231,8 +231,12 @@ def _charts(notes: Sequence[SampleNote], limits: Mapping[str, float]) -> list[Hi
 
 def _lost_note(decisions: Sequence[Decision]) -> str:
     lost = sum(decision.fate != "kept" for decision in decisions)
+    num_windows = sum(decision.kind in ("window", "sample") for decision in decisions)
+    shares = dropped_shares(ledger.count_by_rule(decisions), num_windows)
+    windows = ", ".join(f"{share:.0%} {rule}" for rule, share in shares.items())
     return (
-        f"{lost} of {len(decisions)} items; every decision is in ledger.parquet."
+        f"{lost} of {len(decisions)} items; every decision is in ledger.parquet. Of {num_windows} windows "
+        f"were dropped: {windows or 'none'}."
         if decisions
         else "No ledger."
     )

@@ -1,8 +1,8 @@
 """Linking a corpus of 100,000 tracks of 5,000 people: how right, how fast, in how much memory.
 
-Nobody has such footage with its truth; ``tests/many_people.py`` draws embeddings with the measured statistics of the
-embedded recogniser. Right is judged by pairs of tracks, also by those between sources alone, which are what gives
-references from elsewhere. Run by ``make bench``; figures are printed.
+Nobody has such footage with its truth; ``tests/many_people.py`` draws embeddings with the measured statistics of
+the embedded recogniser. Right is judged by pairs of tracks, also by those between sources alone, which are what
+gives references from elsewhere. Run by ``make bench``; figures are printed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _linked(corpus: ManyPeople, max_chance: float) -> list[tuple[str, ...]]:
     print(
         f"\n{len(corpus.tracks)} tracks of {len(np.unique(corpus.people))} people in "
         f"{len(np.unique(corpus.sources))} sources, max_chance={max_chance:g}: {len(groups)} characters, "
-        f"{time.perf_counter() - start_s:.0f} s, {_peak_mb() - before_mb:.0f} MB above the {before_mb:.0f} MB before"
+        f"{time.perf_counter() - start_s:.0f} s, {_peak_mb() - before_mb:.0f} MB above {before_mb:.0f} MB"
     )
     for name, between in (("all pairs", False), ("between sources", True)):
         precision, recall = pair_scores(groups, corpus, between)
