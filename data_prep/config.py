@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import get_args
 
-from data_prep.records import InputError
+from data_prep.records import InputError, MaskRegion
 
 
 def _check(section: str, made: object, **allowed: tuple[float, float]) -> None:
@@ -134,6 +135,22 @@ class WindowConfig:
 
 
 @dataclass(frozen=True)
+class MaskConfig:
+    """What of a person the label map shows."""
+
+    region: MaskRegion = (
+        "face"  # person: hair, clothes and body too (castbank faces install person); 3 ms a frame
+    )
+    # and person; boxes stay those of faces
+
+    def __post_init__(self) -> None:
+        if self.region not in get_args(MaskRegion):
+            raise InputError(
+                f"masks.region: came {self.region!r}, allowed are {', '.join(get_args(MaskRegion))}; correct it"
+            )
+
+
+@dataclass(frozen=True)
 class ReferenceConfig:
     """Cross-face references."""
 
@@ -196,6 +213,7 @@ class PrepareConfig:
     tracks: TrackConfig = field(default_factory=TrackConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
     windows: WindowConfig = field(default_factory=WindowConfig)
+    masks: MaskConfig = field(default_factory=MaskConfig)
     references: ReferenceConfig = field(default_factory=ReferenceConfig)
     pack: PackConfig = field(default_factory=PackConfig)
     run: RunConfig = field(default_factory=RunConfig)

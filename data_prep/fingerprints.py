@@ -90,7 +90,7 @@ def _hashed(path: Path, before: _Remembered | None) -> _Remembered:
 def analysis_key(clip: Clip, file_sha256: str, config: PrepareConfig, pack: PackFiles) -> str:
     """16 hex digits for what ``analyse`` makes of a clip: its span, its file and the knobs of analysis."""
     knobs = asdict(config)
-    for name in (*_PLACES, "pack"):
+    for name in (*_PLACES, "pack", "masks"):
         del knobs[name]
     for section, names in _NOT_ANALYSIS.items():
         for name in names:

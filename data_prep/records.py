@@ -21,6 +21,7 @@ U8 = npt.NDArray[np.uint8]
 Consent = Literal["granted", "unknown", "refused"]
 Fate = Literal["kept", "dropped", "quarantined"]
 Origin = Literal["other_clip", "other_shot", "same_shot"]
+MaskRegion = Literal["face", "person"]
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, items done, items in all); the command line draws it, a test may ignore it."""

@@ -22,6 +22,7 @@ from data_prep.captions import identity_sentences, training_caption
 from data_prep.config import PrepareConfig, ReferenceConfig, WindowConfig
 from data_prep.records import F32, F64, U8, AnalysedClip, Decision, FaceTrack, Window
 from data_prep.references import Candidate, Pick, Target, choose
+from data_prep.regions import REGIONS
 from data_prep.shards import CastMember, Sample, SampleNote
 
 Box = tuple[float, float, float, float]
@@ -101,12 +102,13 @@ def select(
 
 
 def build(plan: Plan, clip: AnalysedClip, crop_of: Callable[[CropAddress], U8]) -> Sample:
-    """The sample of a plan. ``clip`` is the one the plan names; ``crop_of`` fetches a reference's picture."""
+    """The sample of a plan. ``clip`` is the one the plan names; ``crop_of`` fetches a reference's picture. Masks
+    grow from faces to whole people here, where that is wanted: by now it is known who is whom."""
     window = next(window for window in clip.windows if window.index == plan.note.window)
     return Sample(
         note=plan.note,
         mp4=window.mp4,
-        label_map=label_map(window, dict(plan.slots)),
+        label_map=REGIONS[plan.note.mask_region](label_map(window, dict(plan.slots)), window.mp4),
         references=tuple(np.stack([crop_of(place) for place in slot]) for slot in plan.crops),
         caption=plan.caption,
     )
@@ -261,6 +263,7 @@ def _assemble(
         captions=clip.clip.captions,
         guard_gap_s=config.references.guard_gap_s,
         similarity_bounds=_bounds(config.references),
+        mask_region=config.masks.region,
         licence=clip.clip.licence,
         consent=clip.clip.consent,
     )

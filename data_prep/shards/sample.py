@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data_prep.records import U8, Captions, Consent, InputError, Json, Origin
+from data_prep.records import U8, Captions, Consent, InputError, Json, MaskRegion, Origin
 
 SCHEMA = 1
 MEMBERS = ("json", "labelmap.png", "mp4", "references.png", "txt")
@@ -59,10 +59,10 @@ class ReferenceNote:
 @dataclass(frozen=True)
 class SampleNote:
     """What ``KEY.json`` holds. frames: analysed frame indices of the clip, frame_times_s: their times in the
-    clip's file, both of length T; boxes_px: per slot T boxes x1 y1 x2 y2 at the sample's own size, None where
-    the person is not seen; start_s and end_s: span in the source; guard_gap_s: least distance of a reference of
-    the same shot; similarity_bounds: least and greatest similarity of a reference; references: per slot, in the
-    order of the picture's columns."""
+    clip's file, both of length T; boxes_px: per slot T boxes x1 y1 x2 y2 of the face at the sample's own size, None
+    where it is not seen; mask_region: what of a person the label map shows; start_s and end_s: span in the source;
+    guard_gap_s: least distance of a reference of the same shot; similarity_bounds: least and greatest similarity of
+    a reference; references: per slot, in the order of the picture's columns."""
 
     key: str
     clip_id: str
@@ -84,6 +84,7 @@ class SampleNote:
     licence: str = ""
     consent: Consent = "unknown"
     similarity_bounds: tuple[float, float] = (-1.0, 1.0)
+    mask_region: MaskRegion = "face"
     schema: int = SCHEMA
 
 
