@@ -15,7 +15,7 @@ import numpy as np
 
 from data_prep import calibration, ledger
 from data_prep.config import PrepareConfig
-from data_prep.earlier import CHARACTERS, EMBEDDINGS, settings
+from data_prep.earlier import CHARACTERS, EMBEDDINGS
 from data_prep.identities import Linked, by_track
 from data_prep.records import Character, Decision, Json
 from data_prep.shards import IndexRow
@@ -47,13 +47,7 @@ def facts(
     }
 
 
-def write(
-    folder: Path,
-    linked: Linked,
-    decisions: Sequence[Decision],
-    rows: Sequence[IndexRow],
-    config: PrepareConfig,
-) -> None:
+def write(folder: Path, linked: Linked, decisions: Sequence[Decision], rows: Sequence[IndexRow]) -> None:
     """Write ledger, calibration, characters and embeddings into ``folder``; same content, same bytes."""
     ledger.write(folder / ledger.LEDGER, decisions)
     calibration.write(folder, linked.calibration)
@@ -67,7 +61,7 @@ def write(
         track_ids=np.array([track.id for track in linked.tracks], str),
         character_ids=np.array([character_of[track.id] for track in linked.tracks], str),
         linked_ids=np.array([linked_as[track.id] for track in linked.tracks], str),
-        linked_with=np.array(settings(config.link, linked.calibration.pack)),
+        linked_with=np.array(linked.linked_with),
         source_ids=np.array([track.source_id for track in linked.tracks], str),
         embeddings=np.stack(vectors) if vectors else np.zeros((0, 0), np.float32),
     )

@@ -111,7 +111,7 @@ class LinkConfig:
 
     def __post_init__(self) -> None:
         _check("link", self, threshold=(-1, 1), min_norm=(0, MANY))
-        _check("link", self, max_false_accept=(0, 1), max_false_reject=(0, 1), max_chance=(1e-9, 1))
+        _check("link", self, max_false_accept=(1e-6, 1), max_false_reject=(0, 1), max_chance=(1e-9, 1))
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def prepare(
             decisions += [*failed, *_fates(kept, linked), *selected]
             rows = _pack(workers, plans, {work.clip.id: work for work in kept}, config, desk, on_progress)
         facts = catalogue.facts(linked, decisions, rows, config)
-        catalogue.write(output / NEXT, linked, decisions, rows, config)
+        catalogue.write(output / NEXT, linked, decisions, rows)
         write_index(output / NEXT, rows, inputs, facts)
         publish(output)
         forget_stale(output / WORK, works)

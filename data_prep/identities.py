@@ -19,7 +19,7 @@ import numpy as np
 
 from data_prep.calibration import Observed, chance_threshold
 from data_prep.config import LinkConfig
-from data_prep.earlier import Earlier
+from data_prep.earlier import Earlier, settings
 from data_prep.linkage import Groups, average_linkage
 from data_prep.naming import name_characters
 from data_prep.neighbours import neighbours
@@ -55,7 +55,8 @@ class Linked:
 
     linked: the same before the overrides, whose ids those refer to; excluded: their tracks' characters by track id;
     must_not: pairs of track ids (smaller first) seen in one frame; tracks: what was linked, ordered by id; alike:
-    of ``linked``, the most similar first; decisions: the tracks that could not be linked or were excluded.
+    of ``linked``, the most similar first; decisions: the tracks that could not be linked or were excluded;
+    linked_with: the settings that the next run must have for characters to stay.
     """
 
     characters: tuple[Character, ...]
@@ -66,6 +67,7 @@ class Linked:
     tracks: tuple[TrackFaces, ...]
     alike: tuple[Alike, ...]
     decisions: tuple[Decision, ...]
+    linked_with: str
 
     def character_of(self) -> dict[str, str]:
         """Character id by track id."""
@@ -118,6 +120,7 @@ def link(
         tracks=corpus.tracks,
         alike=_alike(corpus, linked, threshold, between),
         decisions=tuple(sorted(decisions, key=lambda decision: decision.item)),
+        linked_with=settings(config, pack),
     )
 
 

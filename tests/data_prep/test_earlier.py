@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import catalogue
-from data_prep.config import LinkConfig, PrepareConfig
+from data_prep.config import LinkConfig
 from data_prep.earlier import read_earlier, settings
 from data_prep.identities import Linked, by_track, link
 from data_prep.overrides import Overrides
@@ -19,7 +19,7 @@ from tests.data_prep.test_identities import LINK, corpus, make_clip
 def written(folder: Path, overrides: Overrides | None = None) -> Linked:
     clips, _ = corpus(4)
     linked = link(clips, LINK, "test", overrides=overrides)
-    catalogue.write(folder, linked, [], [], PrepareConfig(manifest="m", output="o", link=LINK))
+    catalogue.write(folder, linked, [], [])
     return linked
 
 
@@ -69,6 +69,6 @@ def test_any_setting_that_decides_who_is_whom_counts() -> None:
 
 def test_a_corpus_without_tracks_is_written_and_read(tmp_path: Path) -> None:
     linked = link([make_clip("a", "s", [])], LINK, "test")
-    catalogue.write(tmp_path, linked, [], [], PrepareConfig(manifest="m", output="o", link=LINK))
+    catalogue.write(tmp_path, linked, [], [])
     assert read_earlier(tmp_path).ids == {}
     assert json.loads((tmp_path / "characters.json").read_text()) == []
