@@ -108,7 +108,7 @@ def link(
     groups, between = _clustered(corpus, threshold, config.max_chance, kept)
     voted = earlier.voted({t.id: t.embedding for t in corpus.tracks}, config.threshold)
     people = [tuple(corpus.tracks[at].id for at in group) for group in groups]
-    linked = name_characters(people, voted, set(earlier.ids.values()))
+    linked = name_characters(people, voted, set(earlier.ids.values()), kept)
     applied = apply(linked, overrides or Overrides(), corpus.must_not)
     decisions += [_excluded(track, name) for track, name in sorted(applied.excluded.items())]
     return Linked(

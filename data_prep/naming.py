@@ -10,19 +10,26 @@ from data_prep.records import Character
 
 
 def name_characters(
-    groups: Sequence[tuple[str, ...]], voted: Mapping[str, str], known: Collection[str] = ()
+    groups: Sequence[tuple[str, ...]],
+    voted: Mapping[str, str],
+    known: Collection[str] = (),
+    kept: Mapping[str, str] | None = None,
 ) -> tuple[Character, ...]:
     """Groups of track ids as characters, ordered by id; no two get the same, the larger claim on one wins.
 
     ``voted``: by track id, the id of the character that it belonged to; ``known``: ids that were somebody's and are
-    given to nobody else.
+    given to nobody else; ``kept``: by track id, the id that its group has whatever others vote, one per group.
     """
+    kept = kept or {}
+    named = (
+        (at, next((kept[track] for track in group if track in kept), "")) for at, group in enumerate(groups)
+    )
+    names = {at: name for at, name in named if name}
+    taken = set(names.values())
     claims = []
     for at, group in enumerate(groups):
         votes = Counter(voted[track] for track in group if track in voted)
         claims += [(-count, at, name) for name, count in votes.items()]
-    names: dict[int, str] = {}
-    taken: set[str] = set()
     for _, at, name in sorted(claims):
         if at not in names and name not in taken:
             names[at] = name

@@ -13,6 +13,7 @@ import pytest
 from data_prep.config import LinkConfig
 from data_prep.earlier import Earlier, settings
 from data_prep.identities import Linked, TrackFaces, by_track, cluster, co_visible, link
+from data_prep.naming import name_characters
 from data_prep.records import F32, AnalysedClip, Clip, FaceTrack
 
 DIM = 64
@@ -224,6 +225,14 @@ def test_new_tracks_join_who_is_known_and_do_not_bridge_two() -> None:
     assert {pair.one, pair.other} == set(names.values())
     anew = link([*two, third], replace(LINK, keep_characters=False), "test", earlier(before))
     assert len(anew.characters) == 1
+
+
+def test_who_is_kept_has_the_id_whatever_others_vote() -> None:
+    groups = [("a", "b", "c"), ("d",), ("e",)]
+    voted = {"a": "cone", "b": "ctwo", "c": "ctwo", "d": "ctwo"}
+    named = name_characters(groups, voted, kept={"a": "cone", "d": "ctwo"})
+    assert {c.id: c.track_ids for c in named if len(c.id) == 4} == {"cone": groups[0], "ctwo": groups[1]}
+    assert {c.id for c in name_characters(groups, voted)} > {"ctwo"}
 
 
 def test_other_settings_link_everything_anew_and_keep_ids_by_vote() -> None:
