@@ -28,6 +28,7 @@ AFTER_ANALYSIS = {
     "references.max_similarity",
     "references.min_size_px",
     "link.threshold",
+    "masks.region",
     "link.max_false_accept",
     "link.max_false_reject",
     "link.max_chance",
@@ -58,6 +59,8 @@ def changed(config: Any, key: str) -> Any:
     value = getattr(config, name)
     if rest:
         return replace(config, **{name: changed(value, rest)})
+    if name == "region":
+        return replace(config, region="person")
     if isinstance(value, str):
         return replace(config, **{name: value + "x"})
     if name == "min_count":
