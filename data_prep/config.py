@@ -32,6 +32,22 @@ MANY = math.inf
 
 
 @dataclass(frozen=True)
+class IngestConfig:
+    """Where clips are read from, and what is not taken from there."""
+
+    endpoint: str = ""  # of an S3 server other than AWS's own; empty: what AWS_ENDPOINT_URL says, else AWS
+    max_attempts: int = 6  # of one request of a store
+    backoff_s: float = 0.5  # before the second attempt; doubled each time, at most 30 s
+    timeout_s: float = 60.0  # of one request; a range of a clip is 16 MiB
+    max_clip_bytes: int = 16 * 1024**3  # larger files are not fetched or unpacked; 30 s of 8K are below 1 GB
+    max_ratio: float = 50.0  # unpacked to packed size of a zip's member; a video's is 1.0, a bomb's 1000
+
+    def __post_init__(self) -> None:
+        _check("ingest", self, max_attempts=(1, 100), backoff_s=(0, MANY), timeout_s=(0.1, MANY))
+        _check("ingest", self, max_clip_bytes=(1, MANY), max_ratio=(1, MANY))
+
+
+@dataclass(frozen=True)
 class DecodeConfig:
     """How frames are read."""
 
@@ -169,9 +185,10 @@ class RunConfig:
 class PrepareConfig:
     """castbank prepare: clips in, shards out."""
 
-    manifest: str = "???"  # the CSV
-    clips: str = ""  # folder that the CSV's clip_id is relative to; empty: the CSV's own folder
+    manifest: str = "???"  # the table, or the folder of clips
+    clips: str = ""  # folder or URL that a table's clip_id is relative to; empty: the table's own folder
     output: str = "???"
+    ingest: IngestConfig = field(default_factory=IngestConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     shots: ShotConfig = field(default_factory=ShotConfig)
     faces: FaceConfig = field(default_factory=FaceConfig)

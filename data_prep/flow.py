@@ -35,7 +35,6 @@ from data_prep.work import (
     addresses,
     analyse_missing,
     analysed,
-    clips_folder,
     forget_stale,
     settled,
     too_many,
@@ -83,7 +82,7 @@ def prepare(
     config, pack = settled(config)
     output = Path(config.output)
     with full_disk_is_said(output), sole_user(output, config.run.lock_wait_s) as desk:
-        clips, decisions = read_clips(Path(config.manifest), clips_folder(config))
+        clips, decisions = read_clips(config.manifest, config.clips, config.ingest)
         works = addresses(clips, config, pack, output / WORK / REMEMBERED, on_progress)
         inputs = inputs_sha256({work.clip.id: work.key for work in works}, clips, decisions, config)
         finished = finished_facts(output, inputs)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 SUMMARY = """Clips to shards: find people, link their identities, draw masks, choose references, pack.
 
-The manifest is a CSV with UltraVideo's columns; clips lie beside it or in the folder given as clips=FOLDER.
+The manifest is a table with UltraVideo's columns (.csv, .jsonl, .parquet), whose clips lie beside it or in the
+folder given as clips=FOLDER, as files or in zips; or a folder of videos with .txt and .json beside them; or a
+folder of WebDataset tars. Each may be a path or a URL: s3://, gs://, hf://, and what else fsspec reads.
 Run again after an interruption and it goes on; run again with nothing changed and it does nothing.
 
 On several machines that share a file system: --part 1/4 to --part 4/4, at the same time or not, only analyse their
@@ -39,7 +41,7 @@ MOST_FALSE_ACCEPTS = 0.01  # share of co-visible pairs above the threshold from 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
-    parser.add_argument("manifest", metavar="MANIFEST.csv", type=Path, help="one row per clip")
+    parser.add_argument("manifest", metavar="MANIFEST", help="one row per clip, or a folder of clips")
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="folder of the shards")
     parser.add_argument(
         "--retry-quarantined", action="store_true", help="try clips again that failed in an earlier run"
@@ -87,7 +89,7 @@ def _run_part(args: argparse.Namespace, part: Part, config: PrepareConfig) -> in
     return 0
 
 
-def _quoted(path: Path) -> str:
+def _quoted(path: Path | str) -> str:
     """A path as a YAML string; OmegaConf would read ``1e3`` as a number and ``a: b`` as a mapping."""
     text = str(path)
     if "${" in text:

@@ -4,11 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.manifest import key_of, read_clips, seconds
-from data_prep.records import InputError
+from data_prep.config import IngestConfig
+from data_prep.manifest import read_clips as read
+from data_prep.records import Clip, Decision, InputError
 
 HEADER = "clip_id,url,fps,frame_width,frame_height,start_time,end_time,Brief Description"
 ROW = "a.mp4,src1,24,1920,1080,0.0,5.0,Anna waves"
+
+
+def read_clips(manifest: Path, clips: Path) -> tuple[list[Clip], list[Decision]]:
+    return read(str(manifest), str(clips), IngestConfig())
 
 
 @pytest.fixture
@@ -133,8 +138,14 @@ def test_other_encodings_are_refused(encoding, tmp_path, clips_folder):
 
 
 def test_paths_that_are_no_file(tmp_path, clips_folder):
-    with pytest.raises(InputError, match="is a folder"):
+    with pytest.raises(InputError, match="leave clips out"):
         read_clips(tmp_path, clips_folder)
+    (tmp_path / "void").mkdir()
+    with pytest.raises(InputError, match=r"folder .*void holds no video and no tar; give"):
+        read(str(tmp_path / "void"), "", IngestConfig())
+    (tmp_path / "clips.xlsx").touch()
+    with pytest.raises(InputError, match=r"'.xlsx' is no table that is read here; give \.csv, \.jsonl"):
+        read_clips(tmp_path / "clips.xlsx", clips_folder)
     with pytest.raises(InputError, match="does not exist"):
         read_clips(tmp_path / "none.csv", clips_folder)
     with pytest.raises(InputError, match="clips folder"):
@@ -153,25 +164,3 @@ def test_line_numbers_count_line_breaks_inside_cells(tmp_path, clips_folder):
     text += ROW.replace("a.mp4", "b.mp4").replace(",24,", ",x,")
     with pytest.raises(InputError, match="line 4"):
         read_clips(written(tmp_path, text), clips_folder)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("0", 0), ("12.5", 12.5), ("01:02", 62), ("1:00:00.25", 3600.25), (" 3 ", 3)],
-)
-def test_seconds(text, expected):
-    assert seconds(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "-1", "1:2:3:4", "nan", "a:b"])
-def test_no_seconds(text):
-    with pytest.raises(ValueError):
-        seconds(text)
-
-
-def test_keys_are_plain_and_stay_different():
-    assert key_of("abc_1-x.mp4") == "abc_1-x"
-    keys = {key_of(name) for name in ("a/b.mp4", "a.b.mp4", "a_b.mp4", "A b.MP4", "ä.mp4")}
-    assert len(keys) == 5 and not any(set(key) & set("./ ") for key in keys)
-    long = {key_of("x" * 200 + end + ".mp4") for end in "ab"}
-    assert len(long) == 2 and all(len(key) == 64 for key in long)
