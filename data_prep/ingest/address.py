@@ -32,7 +32,7 @@ class Address:
         archive = scheme(text)
         if archive not in ("zip", "tar") or "::" not in text:
             return cls(text)
-        member, place = text[len("zip://") :].rsplit("::", 1)
+        member, _, place = text[len("zip://") :].partition("::")  # no member has it in its name
         found = _BYTES.fullmatch(member) if archive == "tar" else None
         if found:
             return cls(place, archive, found[1], int(found[2]), int(found[3]))

@@ -73,7 +73,7 @@ def members(storage: Storage, place: str) -> list[Member]:
     """
     kind = PurePosixPath(place).suffix.lower()
     with storage.open(place) as stream:
-        found = _in_zip(place, stream) if kind == ".zip" else _in_tar(place, stream)
+        found = list(_in_zip(place, stream) if kind == ".zip" else _in_tar(place, stream))
     kept: dict[str, Member] = {}
     for member in found:
         if unsafe(member.name):

@@ -68,7 +68,10 @@ class ClipFiles:
     def _is_there(self, clip_id: str) -> bool:
         if scheme(self._folder):
             return clip_id in self._files
-        return Path(self._folder, clip_id).is_file()  # without a listing, which may be long
+        try:
+            return Path(self._folder, clip_id).is_file()  # without a listing, which may be long
+        except OSError:  # a name that no file system holds; a zip may
+            return False
 
     def _stat(self, name: str) -> Stat | None:
         return self._files[name] if scheme(self._folder) else None
