@@ -25,6 +25,7 @@ from data_prep.ingest.storage import Storage
 from data_prep.records import Clip, Decision, Json, Progress
 
 RECIPE = 1  # raise it when linking, selecting or captions change, so that finished outputs are made again
+CAPTION_RECIPE = 1  # raise it when what a captioner is asked, or what is made of its answer, changes
 REMEMBERED, MEMORIES = "files.json", "files*.json"  # of the whole preparation, and also of parts
 SAVE_EVERY_S = 30.0  # of hashing that a kill may cost; a corpus of terabytes takes hours
 
@@ -95,7 +96,7 @@ def _hashed(storage: Storage, place: str, before: _Remembered | None) -> _Rememb
 def analysis_key(clip: Clip, file_sha256: str, config: PrepareConfig, pack: PackFiles) -> str:
     """16 hex digits for what ``analyse`` makes of a clip: its span, its file and the knobs of analysis."""
     knobs = asdict(config)
-    for name in (*_PLACES, "pack"):
+    for name in (*_PLACES, "captions", "pack"):
         del knobs[name]
     for section, names in _NOT_ANALYSIS.items():
         for name in names:
@@ -116,6 +117,9 @@ def inputs_sha256(
         del knobs[name]
     for name in _NOT_ANALYSIS["decode"]:
         del knobs["decode"][name]
+    del knobs["captions"]
+    if config.captions.url:  # whoever answers for the model, and at what price
+        knobs["captions"] = [CAPTION_RECIPE, config.captions.model]
     rows = {clip.id: {**asdict(clip), "path": keys[clip.id]} for clip in clips}
     for row in rows.values():
         del row["content_id"]  # the key holds it

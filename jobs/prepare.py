@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.job_folder import ENV_TOKEN
-from data_prep.config import PrepareConfig
+from data_prep.config import CaptionConfig, PrepareConfig
 from data_prep.records import InputError, Json
 from jobs.knobs import add_arguments
 
 if TYPE_CHECKING:
+    from data_prep.captioning.questions import Captioner
     from data_prep.parts import Part, PartDone
 
 SUMMARY = """Clips to shards: find people, link their identities, draw masks, choose references, pack.
@@ -65,10 +66,25 @@ def run(args: argparse.Namespace) -> int:
     if part is not None:
         return _run_part(args, part, config)
     with ProgressBar() as progress:
-        prepared = prepare(_patient(config), progress, retry_quarantined=args.retry_quarantined)
+        prepared = prepare(
+            _patient(config),
+            progress,
+            retry_quarantined=args.retry_quarantined,
+            captioner=_captioner(config.captions),
+        )
     save(config, prepared.folder)
     sys.stdout.write(_summary(args.output, prepared.facts, prepared.worked))
     return 0 if prepared.facts["num_samples"] else EXIT_EMPTY
+
+
+def _captioner(config: CaptionConfig) -> Captioner | None:
+    """Who is asked for captions, if anybody."""
+    if not config.url:
+        return None
+    from data_prep.captioning.endpoint import Endpoint
+    from jobs.dashboard_stores import referenced
+
+    return Endpoint(config, referenced("captions.key", config.key) if config.key else "")
 
 
 def _patient(config: PrepareConfig) -> PrepareConfig:

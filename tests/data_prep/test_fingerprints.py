@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.config import IngestConfig, PrepareConfig
+from data_prep.config import CaptionConfig, IngestConfig, PrepareConfig
 from data_prep.fingerprints import PackFiles, analysis_key, hash_files, inputs_sha256
 from data_prep.ingest.storage import Storage
 from data_prep.records import Captions, Clip, Decision
@@ -30,6 +30,7 @@ AFTER_ANALYSIS = {
     "references.max_similarity",
     "link.threshold",
     "pack.samples_per_shard",
+    "captions.url",  # that somebody is asked; which model is tried below
 }
 NO_RESULT = {
     "decode.timeout_s",
@@ -38,6 +39,7 @@ NO_RESULT = {
     "run.lock_wait_s",
     "run.max_attempts",
     "run.max_quarantined",
+    *(f"captions.{field.name}" for field in fields(CaptionConfig) if field.name != "url"),
     "ingest.endpoint",
     "ingest.max_attempts",
     "ingest.backoff_s",
@@ -110,6 +112,13 @@ def test_contents_count_and_places_do_not() -> None:
     assert analysis_key(replace(CLIP, end_s=5.0), "00", CONFIG, PACK) != key
     assert analysis_key(CLIP, "00", CONFIG, PackFiles("embedded", {"det.onnx": "2"})) != key
     assert inputs(ingest=(Decision("z", "clip", "dropped", "ingest", "file_missing"),)) != inputs()
+
+
+def test_what_is_asked_counts_and_not_whom_or_at_what_price() -> None:
+    asking = replace(CONFIG, captions=CaptionConfig(url="http://a/v1", model="seer"))
+    elsewhere = replace(CONFIG, captions=CaptionConfig(url="http://b/v1", model="seer", max_usd=1.0))
+    another = replace(CONFIG, captions=CaptionConfig(url="http://a/v1", model="another"))
+    assert inputs(config=asking) == inputs(config=elsewhere) != inputs(config=another)
 
 
 def test_a_file_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
