@@ -29,7 +29,9 @@ PLACES = ("on the left", "on the right: she waves")
 def works(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ClipWork]:
     folder = tmp_path_factory.mktemp("analyses")
     video = np.random.default_rng(1).integers(0, 255, (3, 48, 80, 3), np.uint8)
-    window = Window(0, 0, np.arange(3, dtype=np.int32), encode_mp4(video, 8.0), np.zeros((3, 48, 80), np.uint8), ())
+    window = Window(
+        0, 0, np.arange(3, dtype=np.int32), encode_mp4(video, 8.0), np.zeros((3, 48, 80), np.uint8), ()
+    )
     made = {}
     for at in range(NUM_CLIPS):
         captions = Captions(brief="Two talk.", style="Grainy") if at else Captions(lighting="Soft")
@@ -148,7 +150,9 @@ def test_useless_answers_are_asked_for_again_alone_and_then_left_with_a_line_in_
     ]
     assert "people.2 is no text" in decisions[0].detail
     assert made[:3] == plans[:3] and "shirt 1" in made[3].caption
-    with pytest.raises(InputError, match=r"captions\.max_failed: of 4 samples 3 got no usable answer, allowed are 2"):
+    with pytest.raises(
+        InputError, match=r"captions\.max_failed: of 4 samples 3 got no usable answer, allowed are 2"
+    ):
         run(plans, works, replace(config, model="worse", max_failed=0.5), tmp_path / "a")
 
 
