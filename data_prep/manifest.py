@@ -8,10 +8,10 @@ measure, a person refused consent) is a Decision, and the other clips go on.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from data_prep.config import IngestConfig
-from data_prep.ingest.address import full, parent
+from data_prep.ingest.address import full, parent, scheme
 from data_prep.ingest.archives import Refusal
 from data_prep.ingest.clip_files import AmbiguousError, ClipFiles, Found
 from data_prep.ingest.folders import read_folder, read_tar
@@ -55,7 +55,7 @@ def read_clips(manifest: str, clips: str, limits: IngestConfig) -> tuple[list[Cl
 def _entries(manifest: str, clips: str, storage: Storage) -> Iterator[tuple[Row, Clip, Refusal | None]]:
     """Each row with the clip it describes, and why that cannot be used, if so."""
     ending = PurePosixPath(manifest).suffix.lower()
-    if ending == ".tar" or (ending not in READERS and storage.is_folder(manifest)):
+    if ending == ".tar" or (ending not in READERS and (scheme(manifest) or Path(manifest).is_dir())):
         if clips:
             raise InputError(f"clips={clips}: {manifest} holds its clips itself; leave clips out")
         for row, found in _sidecars(manifest, ending, storage):

@@ -42,11 +42,14 @@ class ClipFiles:
 
     def __init__(self, storage: Storage, folder: str) -> None:
         """Raises InputError where the folder does not exist."""
-        if not storage.is_folder(folder):
+        self._storage, self._folder = storage, folder
+        there = (
+            self._files if scheme(folder) else Path(folder).is_dir()
+        )  # a store's folder is what lies in it
+        if not there:
             raise InputError(
                 f"clips folder {folder} does not exist; give the folder that clip_id is relative to"
             )
-        self._storage, self._folder = storage, folder
 
     def find(self, clip_id: str) -> Found | None:
         """By relative path, else, for a bare name, anywhere below, else in a zip by the end of its path there.

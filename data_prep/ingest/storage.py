@@ -56,13 +56,6 @@ class Storage:
         """What the store of a URL vouches for its content with; asked once, empty for a path."""
         return _content_id(self, place) if scheme(place) else ""
 
-    def is_folder(self, place: str) -> bool:
-        """Whether files lie below a place."""
-        if not scheme(place):
-            return Path(place).is_dir()
-        system = self._system(place)
-        return bool(patiently(place, lambda: system.isdir(inside(system, place)), self.limits))
-
     def files(self, folder: str) -> dict[str, Stat | None]:
         """Every file below a folder by its relative path, in order; a local one is not looked at, which is None."""
         if not scheme(folder):

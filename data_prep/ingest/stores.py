@@ -59,7 +59,7 @@ def _object_store(protocol: str, limits: IngestConfig) -> Any:
     settings: dict[str, Any] = {}
     provider = None
     if protocol == "s3":
-        settings, provider = _s3_settings(limits)
+        settings, provider = s3_settings(limits)
     made: Any = FsspecStore  # typed by literal names of stores
     return made(
         protocol,
@@ -78,7 +78,7 @@ def _object_store(protocol: str, limits: IngestConfig) -> Any:
     )
 
 
-def _s3_settings(limits: IngestConfig) -> tuple[dict[str, Any], Any]:
+def s3_settings(limits: IngestConfig) -> tuple[dict[str, Any], Any]:
     """Endpoint, region and credentials. boto3, where it is installed, knows profiles and single sign-on beside the
     variables; where even it finds no credentials the bucket is taken for a public one."""
     settings: dict[str, Any] = {"endpoint": limits.endpoint} if limits.endpoint else {}

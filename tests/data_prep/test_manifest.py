@@ -239,7 +239,7 @@ def test_a_manifest_and_its_clips_in_s3(tmp_path, clips_folder):
     pytest.importorskip("moto")
     text = "\n".join([HEADER, *(ROW.replace("a.mp4", name) for name in ("a.mp4", "nested.mp4", "gone.mp4"))])
     written(tmp_path, text)
-    limits = IngestConfig(backoff_s=0.001)
+    limits = IngestConfig(backoff_s=0.002)  # nobody else's, so that its file system is made for this server
     with s3_lab() as lab:
         place = lab.put(tmp_path, "corpus")
         lab.faults.every = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from data_prep.ingest.storage import Storage
 from data_prep.ingest.stores import StorageError
 from data_prep.records import InputError
 from tests.s3_lab import Fault, S3Lab
+from tests.tracking_lab import client
 
 LIMITS = IngestConfig(backoff_s=0.001)
 STORAGE = Storage(LIMITS)
@@ -59,7 +61,7 @@ def test_the_same_files_with_the_same_bytes(
         assert listed is None or listed.num_bytes == len(content)
         assert listed is None or listed.content_id == STORAGE.stat(where).content_id
         assert bool(STORAGE.stat(where).content_id) == (store == "s3")
-    assert STORAGE.is_folder(place) and not STORAGE.is_folder(f"{place}/none")
+    assert STORAGE.files(f"{place}/none") == {}
 
 
 @pytest.mark.parametrize("kind", ["503 Slow Down", "500 Internal Server Error", "cut off"])
@@ -74,6 +76,24 @@ def test_s3_that_fails_every_third_call_gives_the_same_bytes(
     for name in NAMES:
         assert b"".join(STORAGE.ranges(f"{place}/{name}", 0, 300_000)) == (folder / name).read_bytes()
     assert s3.faults.num_failed >= 10
+
+
+def test_googles_store_lists_and_is_asked_again(
+    s3: S3Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing emulates it here; moto answers its listings, whose requests are S3's, and no more."""
+    boto = client(s3.endpoint)
+    boto.create_bucket(Bucket="gslab")
+    boto.put_object(Bucket="gslab", Key="x/a b.mp4", Body=b"film" * 1000)
+    account = {"gcs_base_url": s3.endpoint, "disable_oauth": True}
+    keys = {"client_email": "", "private_key": "", "private_key_id": ""}
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", json.dumps({**account, **keys}))
+    s3.faults.every = 3
+    storage = Storage(IngestConfig(backoff_s=0.001, timeout_s=59))  # a file system of its own
+    assert list(storage.files("gs://gslab/x")) == ["a b.mp4"]
+    found = storage.files("gs://gslab/x")["a b.mp4"]
+    assert found is not None and found.num_bytes == 4000 and found.content_id
+    assert s3.faults.num_failed > 0
 
 
 def test_a_store_that_never_answers_is_an_error_that_says_what_to_do(folder: Path, s3: S3Lab) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from data_prep.config import IngestConfig
-from data_prep.ingest.stores import StorageError, filesystem, inside, patiently
+from data_prep.ingest.stores import StorageError, filesystem, inside, patiently, s3_settings
 
 LIMITS = IngestConfig(backoff_s=0.0, max_attempts=4)
 
@@ -80,3 +81,17 @@ def test_every_named_kind_of_store_has_a_file_system(monkeypatch: pytest.MonkeyP
     }
     assert inside(filesystem("s3", LIMITS), "s3://b/what#is?this/") == "b/what#is?this"
     assert inside(filesystem("hf", LIMITS), "hf://datasets/org/set/a.csv") == "datasets/org/set/a.csv"
+
+
+def test_credentials_of_a_profile_or_of_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    settings, provider = s3_settings(IngestConfig(endpoint="http://minio:9000"))
+    assert settings["endpoint"] == "http://minio:9000" and settings["skip_signature"] and provider is None
+    (tmp_path / "credentials").write_text("[default]\naws_access_key_id = me\naws_secret_access_key = it\n")
+    (tmp_path / "config").write_text("[default]\nregion = eu-west-3\n")
+    settings, provider = s3_settings(LIMITS)
+    assert settings == {"region": "eu-west-3"} and provider()["access_key_id"] == "me"
