@@ -78,9 +78,7 @@ def test_s3_that_fails_every_third_call_gives_the_same_bytes(
     assert s3.faults.num_failed >= 10
 
 
-def test_googles_store_lists_and_is_asked_again(
-    s3: S3Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_googles_store_lists_and_is_asked_again(s3: S3Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing emulates it here; moto answers its listings, whose requests are S3's, and no more."""
     boto = client(s3.endpoint)
     boto.create_bucket(Bucket="gslab")
