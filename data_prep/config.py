@@ -108,21 +108,18 @@ class TrackConfig:
 class LinkConfig:
     """Which tracks are one person."""
 
-    threshold: float = 0.0  # average cosine from which tracks are one person; 0 takes the pack's own
-    max_false_accept: float = (
-        0.01  # share of faces seen in one frame that may pass as one person; threshold is
-    )
-    # raised until no more do (measured again on every corpus); 1 leaves it as it is
+    threshold: float = 0.0  # tracks are one person from this average cosine; 0 takes the pack's own
+    # share of faces seen in one frame that may pass as one person; threshold is raised until no more do, measured
+    # on every corpus anew; 1 leaves it as it is
+    max_false_accept: float = 0.01
     max_false_reject: float = 0.05  # share of one track's own faces that a raised threshold may refuse
-    max_chance: float = (
-        0.01  # strangers in other sources that a character may meet above the threshold, by the
-    )
-    # corpus's own distribution; grows with the corpus; 1 takes one threshold within and between sources
+    # strangers in other sources that a character may meet above the threshold, by the corpus's own distribution:
+    # the threshold between sources grows with the corpus; 1 takes one within and between sources
+    max_chance: float = 0.01
     min_norm: float = 0.0  # faces with a shorter embedding are covered or cut; 0 takes the pack's own
-    keep_characters: bool = (
-        True  # characters of the last run stay as they are and new tracks join them; false links
-    )
-    # everything anew, and a character keeps the id that most of its tracks had
+    # characters of the last run stay as they are and new tracks join them; false links everything anew, and a
+    # character keeps the id that most of its tracks had
+    keep_characters: bool = True
     overrides: str = ""  # YAML with what people decided about characters: merge, split, rename, exclude
 
     def __post_init__(self) -> None:
@@ -154,10 +151,9 @@ class WindowConfig:
 class MaskConfig:
     """What of a person the label map shows."""
 
-    region: MaskRegion = (
-        "face"  # person: hair, clothes and body too (castbank faces install person); 3 ms a frame
-    )
-    # and person; boxes stay those of faces
+    # person: hair, clothes and body too, 3 ms a frame and person (castbank faces install person); boxes stay
+    # those of faces
+    region: MaskRegion = "face"
 
     def __post_init__(self) -> None:
         if self.region not in get_args(MaskRegion):
