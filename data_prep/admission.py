@@ -18,23 +18,28 @@ CHUNKS = 2  # of frames: the one looked at, and what a resize or the encoders of
 DECODER_PICTURES = 10  # at 4K levels allow 5 references (H.264) to 8 (AV1), and one or two are on their way
 PICTURE_BYTES_PER_PX = 3.0  # 4:2:0 at 10 bit, the largest that is common
 FRAMES_PER_LIMIT = 1000  # frames that decode.timeout_s is for
+UNKNOWN_SIZE_PX = (3840, 2160)  # of a clip whose size nobody has said
 
 
 def num_frames(clip: Clip) -> int:
-    """Frames of the clip's span, 1 at least."""
-    return max(1, math.ceil((clip.end_s - clip.start_s) * clip.fps))
+    """Frames of the clip's span; 0 where nobody has said how long it is."""
+    return math.ceil((clip.end_s - clip.start_s) * clip.fps)
 
 
 def memory_bytes(clip: Clip, decode: DecodeConfig) -> int:
     """Most that a worker holds while it analyses the clip."""
-    pixels = max(1, clip.width_px * clip.height_px)
-    shrunk = min(1.0, decode.long_side_px / max(1, clip.width_px, clip.height_px))
+    known = clip.width_px and clip.height_px
+    width_px, height_px = (clip.width_px, clip.height_px) if known else UNKNOWN_SIZE_PX
+    pixels = width_px * height_px
+    shrunk = min(1.0, decode.long_side_px / max(width_px, height_px))
     frame_bytes = math.ceil(pixels * shrunk**2) * 3  # RGB at the size that is analysed
-    chunk_bytes = min(num_frames(clip) * frame_bytes, max(decode.max_chunk_bytes, frame_bytes))
+    chunk_bytes = max(decode.max_chunk_bytes, frame_bytes)
+    if num_frames(clip):
+        chunk_bytes = min(num_frames(clip) * frame_bytes, chunk_bytes)
     pictures_bytes = math.ceil(DECODER_PICTURES * pixels * PICTURE_BYTES_PER_PX)
     return MODELS_BYTES + CHUNKS * chunk_bytes + pictures_bytes
 
 
 def timeout_s(clip: Clip, decode: DecodeConfig) -> float:
     """Seconds that one attempt may take: the limit once for every FRAMES_PER_LIMIT frames begun."""
-    return decode.timeout_s * math.ceil(num_frames(clip) / FRAMES_PER_LIMIT)
+    return decode.timeout_s * max(1, math.ceil(num_frames(clip) / FRAMES_PER_LIMIT))

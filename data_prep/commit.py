@@ -23,7 +23,7 @@ from data_prep.shards.files import MANIFEST, SHARDS
 
 ASIDE = ".aside-"
 OURS = (
-    *("manifest.json", "index.jsonl", "config.yaml", "characters.json", "shard-*.tar"),
+    *("manifest.json", "index.jsonl", "config.yaml", "characters.json", "calibration.json", "shard-*.tar"),
     *("ledger.parquet", "ledger.html", "stopped"),
 )
 WORK = ".work"  # analysed clips, so that a re-run does not decode again

@@ -17,13 +17,17 @@ import numpy as np
 
 from data_prep import catalogue, ledger, ledger_page
 from data_prep.analyse import analyse
+from data_prep.captioning.questions import Captioner
+from data_prep.captioning.stage import CAPTIONS, recaption
 from data_prep.commit import NEXT, STOPPED, WORK, full_disk_is_said, publish, sole_user
 from data_prep.config import PrepareConfig
+from data_prep.earlier import read_earlier
 from data_prep.faces.packs import PackSpec
 from data_prep.fingerprints import REMEMBERED, inputs_sha256
 from data_prep.identities import Linked, link
 from data_prep.isolation import Failure, Limits, Task, Workers
 from data_prep.manifest import read_clips
+from data_prep.overrides import Overrides, read_overrides
 from data_prep.quarantine import Quarantine, chosen
 from data_prep.records import U8, AnalysedClip, Decision, Json, Progress
 from data_prep.references import Candidate, candidates_of
@@ -39,7 +43,6 @@ from data_prep.work import (
     addresses,
     analyse_missing,
     analysed,
-    clips_folder,
     forget_stale,
     replay_command,
     settled,
@@ -65,6 +68,18 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class _Order:
+    """What is to be made. works: every clip; ingest: rows that gave none; inputs: the fingerprint of all of it."""
+
+    works: Sequence[ClipWork]
+    ingest: Sequence[Decision]
+    inputs: str
+    pack: PackSpec
+    overrides: Overrides
+    captioner: Captioner | None
+
+
+@dataclass(frozen=True)
 class ShardJob:
     """What a worker needs to write one shard; works: the clips that its samples and references come from."""
 
@@ -80,6 +95,7 @@ def prepare(
     analyse_one: AnalyseOne = analyse,
     replay: str = "",
     on_busy: Busy = nobody,
+    captioner: Captioner | None = None,
 ) -> Prepared:
     """Clips to shards in ``config.output``; does nothing where the shards of these inputs are already there.
 
@@ -89,6 +105,7 @@ def prepare(
         analyse_one: what makes an analysis of a clip.
         replay: which quarantined clips are tried again (``data_prep.quarantine.chosen``); without it none.
         on_busy: is told how busy workers are.
+        captioner: who is asked for captions, None for nobody.
 
     Raises:
         InputError: something given is wrong, or the disk is full.
@@ -103,14 +120,17 @@ def prepare(
         Workers(config.run.num_workers) as workers,
     ):
         clock = StageClock(on_progress, on_busy, workers.worked_s)
-        clips, decisions = read_clips(Path(config.manifest), clips_folder(config))
+        clips, ingest = read_clips(config.manifest, config.clips, config.ingest)
         works = addresses(clips, config, pack, output / WORK / REMEMBERED, clock)
         num_failed = _num_failed(replay, Quarantine(output / WORK), works)
-        inputs = inputs_sha256({work.clip.id: work.key for work in works}, clips, decisions, config)
+        overrides = read_overrides(config.link.overrides)
+        keys = {work.clip.id: work.key for work in works}
+        inputs = inputs_sha256(keys, clips, ingest, config, overrides.as_json())
         finished = finished_facts(output, inputs)
         if finished is not None and finished["num_quarantined"] == num_failed:
             return Prepared(output, finished, worked=False)
-        facts = _make(works, decisions, inputs, pack, Place(workers, config, desk, clock, analyse_one))
+        place = Place(workers, config, desk, clock, analyse_one)
+        facts = _make(_Order(works, ingest, inputs, pack, overrides, captioner), place)
     return Prepared(output, facts, worked=True, stages=clock.stages())
 
 
@@ -122,26 +142,25 @@ def _num_failed(replay: str, quarantine: Quarantine, works: Sequence[ClipWork]) 
     return len(known) - len(again)
 
 
-def _make(
-    works: Sequence[ClipWork], ingest: Sequence[Decision], inputs: str, pack: PackSpec, place: Place
-) -> Json:
-    """Everything after the clips are known, to the published folder; its facts. ``ingest``: rows without a clip."""
+def _make(order: _Order, place: Place) -> Json:
+    """Everything after the clips are known, to the published folder; its facts."""
     config, output = place.config, Path(place.config.output)
     try:
-        failed = analyse_missing(works, place, len(works), Quarantine(output / WORK))
+        failed = analyse_missing(order.works, place, len(order.works), Quarantine(output / WORK))
     except TooManyFailedError as error:
-        _note_stopped(output / STOPPED, ingest, error.failed, config)
+        _note_stopped(output / STOPPED, order.ingest, error.failed, config)
         raise
-    kept = analysed(works, output)
-    linked = _link(kept, config, pack, place.on_progress)
+    kept = analysed(order.works, output)
+    linked = _link(kept, order, place)
     plans, selected = _select(kept, linked, config, place.on_progress)
-    decisions = [*ingest, *failed, *_fates(kept, linked), *selected]
+    plans, plain = _caption(plans, kept, order.captioner, config, place.on_progress)
+    decisions = [*order.ingest, *failed, *_fates(kept, linked), *selected, *plain]
     rows = _pack(plans, {work.clip.id: work for work in kept}, place)
     facts = catalogue.facts(linked, decisions, rows, config)
     catalogue.write(output / NEXT, linked, decisions, rows)
-    write_index(output / NEXT, rows, inputs, facts)
+    write_index(output / NEXT, rows, order.inputs, facts)
     publish(output)
-    forget_stale(output / WORK, works)
+    forget_stale(output / WORK, order.works)
     return facts
 
 
@@ -166,11 +185,12 @@ def finished_facts(output: Path, inputs: str) -> Json | None:
     return manifest.facts if whole and (output / ledger.LEDGER).is_file() else None
 
 
-def _link(works: Sequence[ClipWork], config: PrepareConfig, pack: PackSpec, on_progress: Progress) -> Linked:
-    known = catalogue.known_characters(Path(config.output))
-    on_progress("link", 0, 1)
-    linked = link((w.load() for w in works), config.link, pack.name, known)
-    on_progress("link", 1, 1)
+def _link(works: Sequence[ClipWork], order: _Order, place: Place) -> Linked:
+    earlier = read_earlier(Path(place.config.output))
+    place.on_progress("link", 0, 1)
+    clips = (work.load() for work in works)
+    linked = link(clips, place.config.link, order.pack.name, earlier, order.overrides)
+    place.on_progress("link", 1, 1)
     return linked
 
 
@@ -186,11 +206,27 @@ def _select(
     decisions: list[Decision] = []
     on_progress("select", 0, len(works))
     for at, work in enumerate(works, 1):
-        found, fates = select(work.load(windows=True), character_of, candidates, config)
+        clip = work.load(windows=True)
+        found, fates = select(clip, character_of, candidates, config, excluded=linked.excluded)
         plans += found
         decisions += fates
         on_progress("select", at, len(works))
     return sorted(plans, key=lambda plan: plan.note.key), decisions
+
+
+def _caption(
+    plans: list[Plan],
+    works: Sequence[ClipWork],
+    captioner: Captioner | None,
+    config: PrepareConfig,
+    on_progress: Progress,
+) -> tuple[list[Plan], list[Decision]]:
+    """With a captioner, captions that say who is who; nothing is asked where no sample is left."""
+    if captioner is None or not plans:
+        return plans, []
+    cache = Path(config.captions.cache or Path(config.output) / CAPTIONS / "answers.jsonl")
+    clips = {work.clip.id: work for work in works}
+    return recaption(plans, clips, captioner, config.captions, cache, on_progress)
 
 
 def _fates(works: Sequence[ClipWork], linked: Linked) -> list[Decision]:

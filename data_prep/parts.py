@@ -27,7 +27,6 @@ from data_prep.work import (
     addresses,
     analyse_missing,
     analysed,
-    clips_folder,
     settled,
 )
 
@@ -83,7 +82,7 @@ def prepare_part(
     config, pack = settled(config)
     output = Path(config.output)
     with full_disk_is_said(output), one_of_several(output, config.run.lock_wait_s) as desk:
-        clips, _ = read_clips(Path(config.manifest), clips_folder(config))
+        clips, _ = read_clips(config.manifest, config.clips, config.ingest)
         own = part.of(sorted(clips, key=lambda clip: clip.id))
         memory = output / WORK / f"files-{part.number}-of-{part.count}.json"
         works = addresses(own, config, pack, memory, on_progress)

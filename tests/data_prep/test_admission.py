@@ -29,6 +29,12 @@ def test_more_pixels_need_more_and_not_without_bound(side: tuple[int, int], most
     assert memory_bytes(SMALL, DecodeConfig()) < memory_bytes(big, DecodeConfig()) < most_gb * 1e9
 
 
+def test_a_clip_of_which_nothing_is_known_is_taken_for_a_long_one_in_4k() -> None:
+    unknown = replace(SMALL, end_s=0.0, fps=0.0, width_px=0, height_px=0)
+    large = replace(SMALL, end_s=900.0, width_px=3840, height_px=2160)
+    assert memory_bytes(unknown, DecodeConfig()) == memory_bytes(large, DecodeConfig())
+
+
 def test_time_grows_with_frames() -> None:
     assert timeout_s(SMALL, DecodeConfig(timeout_s=10)) == 10
     assert timeout_s(replace(SMALL, end_s=100.0), DecodeConfig(timeout_s=10)) == 30  # 2,500 frames
