@@ -1,7 +1,6 @@
 """``kill -9`` of a driver, its raylet or a worker at random points of a run: the bytes are those of a quiet one.
 
-The clips are painted (tests/painted_clips.py) and take some tenths of a second each, so that twenty kills are
-minutes. What is lost is counted from when each analysis was begun, which the clips themselves note.
+The clips are painted (tests/painted_clips.py) and take a second or two each, so that twenty kills are minutes. What is lost is counted from when each analysis was begun, which the clips themselves note.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import contextlib
 import itertools
 import random
 import subprocess
+import threading
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -23,7 +23,7 @@ from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
-CLIPS, KILLS, SPIN = 30, 20, 300_000
+CLIPS, KILLS, SPIN = 30, 20, 4_000_000  # rounds of hashing: two seconds on an idle core
 KINDS = ("driver", "raylet", "worker")
 LIMIT_S = 600.0
 
@@ -69,8 +69,9 @@ def victim(kind: str, process: subprocess.Popen[str]) -> psutil.Process | None:
     return None
 
 
-def kill(kind: str, process: subprocess.Popen[str]) -> int:
-    """Kill one, see that a dead driver leaves no process; when, in ns."""
+def kill(kind: str, process: subprocess.Popen[str], after_s: float) -> int:
+    """Kill one a moment from now, see that a dead driver leaves no process; when, in ns."""
+    threading.Event().wait(after_s)  # for nothing: a random moment of what is being worked on
     found = until(lambda: process.poll() is not None or victim(kind, process), LIMIT_S)
     assert isinstance(found, psutil.Process), "the run ended before it could be killed"
     family = below(process)
@@ -123,7 +124,7 @@ def test_twenty_kills_in_one_run_give_the_same_bytes(quiet_run: dict[str, str], 
         if process.poll() is not None:
             process = start(corpus, output, max_attempts=20)
         reach(point, output, process)
-        kills.append((kill(kind, process), kind))
+        kills.append((kill(kind, process, rng.uniform(0, 1) if point < CLIPS else 0), kind))
     finish(process if process.poll() is None else start(corpus, output, max_attempts=20))
     lost = lost_by_kill(tmp_path / "log", kills)
     for point, (_, kind), number in zip(points, kills, lost, strict=True):
