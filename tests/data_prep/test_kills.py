@@ -1,6 +1,7 @@
 """``kill -9`` of a driver, its raylet or a worker at random points of a run: the bytes are those of a quiet one.
 
-The clips are painted (tests/painted_clips.py) and take a second or two each, so that twenty kills are minutes. What is lost is counted from when each analysis was begun, which the clips themselves note.
+The clips are painted (tests/painted_clips.py) and take a second or two each, so that twenty kills are minutes. What
+is lost is counted from when each analysis was begun, which the clips themselves note.
 """
 
 from __future__ import annotations
