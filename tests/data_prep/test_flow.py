@@ -22,6 +22,7 @@ import pytest
 from data_prep import ledger
 from data_prep.config import PackConfig
 from data_prep.flow import Prepared, prepare
+from data_prep.ray_session import RaySession
 from data_prep.records import InputError
 from data_prep.shards import ShardSet
 from tests import painted_clips
@@ -44,14 +45,13 @@ from tests.waiting import until
 @pytest.fixture(scope="module", autouse=True)
 def ray_of_the_module(face_home: Path) -> Iterator[None]:
     """One Ray for all calls in this process; the killed processes have their own."""
-    import ray
     from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(painted_clips)
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+    session = RaySession(num_cpus=2)
+    session.start()
     yield
-    ray.shutdown()
+    session.end()
 
 
 def run(corpus: Path, output: Path, **knobs: Any) -> Prepared:

@@ -14,6 +14,7 @@ import pytest
 from data_prep import ledger
 from data_prep.flow import prepare
 from data_prep.parts import Part, prepare_part
+from data_prep.ray_session import RaySession
 from data_prep.records import InputError
 from tests import painted_clips
 from tests.painted_clips import CAST, analyses, config_for, hashes, make_corpus, paint, quiet, start
@@ -22,14 +23,13 @@ from tests.painted_clips import CAST, analyses, config_for, hashes, make_corpus,
 @pytest.fixture(scope="module", autouse=True)
 def ray_of_the_module(face_home: Path) -> Iterator[None]:
     """One Ray for all calls in this process; other processes have their own."""
-    import ray
     from ray import cloudpickle
 
     cloudpickle.register_pickle_by_value(painted_clips)
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 * 2**20)
+    session = RaySession(num_cpus=2)
+    session.start()
     yield
-    ray.shutdown()
+    session.end()
 
 
 @dataclass(frozen=True)
