@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from data_prep.analyse import analyse
-from data_prep.config import PrepareConfig, RunConfig
+from data_prep.config import IngestConfig, PrepareConfig, RunConfig
 from data_prep.flow import prepare
 from data_prep.isolation import Failure, Limits, Task, Workers
 from data_prep.manifest import read_clips
@@ -68,7 +68,7 @@ def test_the_drivers_memory_does_not_grow_with_the_clips(tmp_path: Path) -> None
 
 def jobs(footage: Path, output: Path) -> list[Task[AnalyseJob]]:
     """Every clip of the footage ``ROUNDS`` times, each to be analysed into a folder of its own."""
-    clips, _ = read_clips(footage / "short.csv", footage / "clips")
+    clips, _ = read_clips(str(footage / "short.csv"), str(footage / "clips"), IngestConfig())
     desk = output / "desk"
     desk.mkdir(parents=True)
     config = PrepareConfig(manifest="", output=str(output))
