@@ -15,7 +15,7 @@ from pipeline.families.contract import Encoded, LatentGrid
 
 GRID = LatentGrid(frames=4, pixels=8, patch=(1, 2, 2))
 SIZE = (3, 4, 6)  # latent frames, height, width
-CUT = Cut(0, 9, 1, 32, 48)
+CUT = Cut(0, 9, 1, 32, 48, flip=False)
 TEXTS = {"a": 3, "b": 5, "c": 0}  # rows that are no padding, of 7
 
 
@@ -80,7 +80,7 @@ def test_a_batch_is_what_was_kept_padded(cache: FrozenCache, half: bool) -> None
 
 def test_sizes_that_make_no_batch_are_named_with_the_remedy(cache: FrozenCache) -> None:
     fill(cache, True)
-    other = Cut(0, 1, 1, 32, 48)
+    other = Cut(0, 1, 1, 32, 48, flip=False)
     cache.keep_latents(
         [f"b.{other.name}"], Encoded(torch.zeros(1, 4, 1, 4, 6)), [torch.zeros(1, 1, 4, 6)], GRID
     )
