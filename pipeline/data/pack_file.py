@@ -15,7 +15,9 @@ from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
+import numpy as np
 import torch
 import xxhash
 
@@ -41,10 +43,7 @@ class Spec:
     name: str
     dtype: torch.dtype
     shape: tuple[int, ...]
-
-    @property
-    def num_bytes(self) -> int:
-        return prod(self.shape) * self.dtype.itemsize
+    num_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +65,7 @@ class PackFile:
 
     def __init__(self, path: Path) -> None:
         self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_handle"):
-            os.close(self._handle)
+        finalize(self, os.close, self._handle)
 
     def read(self, place: Place, into: Tensors, check: bool) -> dict[str, torch.Tensor]:
         """The tensors of an entry: those ``into`` which it is read, contiguous and as stored, and new ones for the
@@ -117,6 +113,8 @@ def _rooms(specs: tuple[Spec, ...], into: Tensors) -> dict[str, torch.Tensor]:
 
 def _bytes(value: torch.Tensor) -> Any:
     """u8[n] over the same memory, as numpy has it."""
+    if not value.numel():  # has strides that cannot be viewed
+        return np.empty(0, np.uint8)
     return value.detach().reshape(-1).view(torch.uint8).numpy()
 
 
@@ -183,4 +181,4 @@ def places(path: Path) -> dict[str, Place]:
 @lru_cache(maxsize=65536)
 def _spec(name: str, dtype: str, shape: tuple[int, ...]) -> Spec:
     """One for all that are alike: a large corpus has a million."""
-    return Spec(name, DTYPES[dtype], shape)
+    return Spec(name, DTYPES[dtype], shape, prod(shape) * DTYPES[dtype].itemsize)

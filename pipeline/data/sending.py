@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
@@ -19,7 +20,10 @@ def room(shape: Sequence[int], dtype: torch.dtype, zeros: bool = False) -> torch
     """A tensor of a batch that is to be filled, or, with ``zeros``, filled in part."""
     num_bytes = prod(shape) * dtype.itemsize
     if get_worker_info() is None or num_bytes <= SMALL_BYTES:
-        return torch.zeros(shape, dtype=dtype) if zeros else torch.empty(shape, dtype=dtype)
+        make = (
+            np.zeros if zeros else np.empty
+        )  # ask for huge pages, and zeros of the system, where torch does not
+        return torch.from_numpy(make(num_bytes, np.uint8)).view(dtype).view(tuple(shape))
     shared: Any = torch.UntypedStorage
     empty = torch.empty(0, dtype=dtype)
     return empty.set_(shared._new_shared(num_bytes)).view(
