@@ -265,11 +265,14 @@ def build(
     from pipeline.families.pretrained import DTYPES
     from pipeline.objective import objective
 
-    base = Path(config.base or f"{config.run}/initial")
-    model = models.load(base, DTYPES[engine.dtype] if engine else torch.float32)
+    base, dtype = Path(config.base or f"{config.run}/initial"), DTYPES[engine.dtype if engine else "fp32"]
+    folded = (base / "lora").is_dir()  # in fp32, as in the export, and rounded once
+    model = models.load(base, torch.float32 if folded else dtype)
     model.config = config.model
-    full, folded = config.model.adapter.kind == "full", adapters.has_lora(model.transformer)
-    model.base_changed = model.base_changed or full or folded
+    model.base_changed = model.base_changed or config.model.adapter.kind == "full" or folded
+    if folded:
+        adapters.fold_lora(model.transformer)
+        model.convert(dtype)
     base_precision = engine.base_precision if engine else "dtype"
     adapters.apply(model.transformer, model.identity, config.model.adapter, config.seed, base_precision)
     return objective.build(config.model, model, config.seed, shown, face_network(config))

@@ -57,10 +57,19 @@ class Model(nn.Module):
     def full_precision(self) -> list[nn.Parameter]:
         """Frozen weights that the transformer's class keeps in fp32 whatever the rest (in Wan, modulation tables
         and norms), and that were loaded so."""
-        kept = set(getattr(self.transformer, "_keep_in_fp32_modules", None) or ())
         named = self.transformer.named_parameters()
         frozen = [(name, p) for name, p in named if not p.requires_grad and p.dtype == torch.float32]
-        return [p for name, p in frozen if kept & set(name.split("."))]
+        return [p for name, p in frozen if self._keeps(name)]
+
+    def convert(self, dtype: torch.dtype) -> None:
+        """Give the transformer the precision in which ``load`` would have loaded it."""
+        for name, parameter in self.transformer.named_parameters():
+            if not self._keeps(name):
+                parameter.data = parameter.data.to(dtype)
+
+    def _keeps(self, name: str) -> bool:
+        kept = set(getattr(self.transformer, "_keep_in_fp32_modules", None) or ())
+        return bool(kept & set(name.split(".")))
 
     def checkpoint_activations(self) -> None:
         """Trades compute for memory: blocks are run again in backward."""
