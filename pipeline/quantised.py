@@ -64,8 +64,13 @@ class QuantisedLinear(nn.Linear):
         self._mark()
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        """As when the module moves to a device, which exchanges what the weight is and so drops the mark."""
+        """As when the module moves to a device: the weight is made anew there, as PyTorch would exchange it with its
+        copy, which it cannot while DeepSpeed looks at it, and drop the mark."""
+        weight = self.weight
+        self._parameters["weight"] = None
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            self.weight = nn.Parameter(fn(weight), requires_grad=False)
         self._mark()
         return self
 

@@ -99,7 +99,8 @@ def test_the_keys_are_those_that_deepspeeds_own_code_asks_for() -> None:
     )
     asked = Asked.seen - theirs._REMOVED_TOP_LEVEL_CONFIG_KEYS.keys()
     assert asked <= {*THEIRS, *(name.split(".")[0] for name in OURS)}
-    assert set(THEIRS) <= asked
+    otherwise = {"aio", "autotuning", "data_efficiency", "flops_profiler", "sequence_parallel_size"}
+    assert set(THEIRS) - asked == otherwise  # asked for by way of keys(), or before a copy is made
 
 
 @pytest.mark.parametrize(
