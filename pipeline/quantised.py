@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import nn
@@ -41,16 +41,19 @@ def quantise(transformer: nn.Module, base_precision: BasePrecision) -> None:
         return
     check_installed(base_precision)
     device = torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
-    for parent, name, linear in list(_layers(transformer)):
+    for parent, name in list(
+        _layers(transformer)
+    ):  # of names: a layer in the list would not be freed in its turn
+        linear = cast("nn.Linear", getattr(parent, name)).to(device)
         if base_precision == "int8" or linear.weight.numel() % NF4_BLOCK == 0:
-            setattr(parent, name, QuantisedLinear(linear.to(device), base_precision))
+            setattr(parent, name, QuantisedLinear(linear, base_precision))
 
 
-def _layers(transformer: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+def _layers(transformer: nn.Module) -> Iterator[tuple[nn.Module, str]]:
     for path, module in transformer.named_modules():
         for name, child in module.named_children():
             if isinstance(child, nn.Linear) and is_quantised(f"{path}.{name}"):
-                yield module, name, child
+                yield module, name
 
 
 class QuantisedLinear(nn.Linear):
@@ -64,8 +67,8 @@ class QuantisedLinear(nn.Linear):
         self._mark()
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
-        """As when the module moves to a device: the weight is made anew there, as PyTorch would exchange it with its
-        copy, which it cannot while DeepSpeed looks at it, and drop the mark."""
+        """As when the module moves to a device: the weight is made anew there, as PyTorch would exchange it with
+        its copy, which it cannot while DeepSpeed looks at it, and drop the mark."""
         weight = self.weight
         self._parameters["weight"] = None
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -113,7 +116,7 @@ def whole(weight: torch.Tensor) -> torch.Tensor:
 def _quantised(weight: torch.Tensor, base_precision: BasePrecision) -> torch.Tensor:
     from torchao.quantization import Int8Tensor, PerRow, to_nf4
 
-    if base_precision == "int8":
-        return Int8Tensor.from_hp(weight, granularity=PerRow())
-    scales = weight.numel() // NF4_BLOCK
-    return to_nf4(weight, NF4_BLOCK, math.gcd(scales, NF4_SCALES))
+    scales = math.gcd(weight.numel() // NF4_BLOCK, NF4_SCALES)
+    nf4 = base_precision == "nf4"
+    made = to_nf4(weight, NF4_BLOCK, scales) if nf4 else Int8Tensor.from_hp(weight, granularity=PerRow())
+    return cast("torch.Tensor", made)
