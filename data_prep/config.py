@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import get_args
 
-from data_prep.records import InputError
+from data_prep.records import InputError, MaskRegion
 
 
 def _check(section: str, made: object, **allowed: tuple[float, float]) -> None:
@@ -29,6 +30,22 @@ def _check_multiple(section: str, made: object, of: int, *names: str) -> None:
 
 
 MANY = math.inf
+
+
+@dataclass(frozen=True)
+class IngestConfig:
+    """Where clips are read from, and what is not taken from there."""
+
+    endpoint: str = ""  # of an S3 server other than AWS's own; empty: what AWS_ENDPOINT_URL says, else AWS
+    max_attempts: int = 6  # of one request of a store
+    backoff_s: float = 0.5  # before the second attempt; doubled each time, at most 30 s
+    timeout_s: float = 60.0  # of one request; a range of a clip is 16 MiB
+    max_clip_bytes: int = 16 * 1024**3  # larger files are not fetched or unpacked; 30 s of 8K are below 1 GB
+    max_ratio: float = 50.0  # unpacked to packed size of a zip's member; a video's is 1.0, a bomb's 1000
+
+    def __post_init__(self) -> None:
+        _check("ingest", self, max_attempts=(1, 100), backoff_s=(0, MANY), timeout_s=(0.1, MANY))
+        _check("ingest", self, max_clip_bytes=(1, MANY), max_ratio=(1, MANY))
 
 
 @dataclass(frozen=True)
@@ -91,11 +108,23 @@ class TrackConfig:
 class LinkConfig:
     """Which tracks are one person."""
 
-    threshold: float = 0.0  # cosine; 0 takes the pack's own, checked against the corpus
+    threshold: float = 0.0  # tracks are one person from this average cosine; 0 takes the pack's own
+    # share of faces seen in one frame that may pass as one person; threshold is raised until no more do, measured
+    # on every corpus anew; 1 leaves it as it is
+    max_false_accept: float = 0.01
+    max_false_reject: float = 0.05  # share of one track's own faces that a raised threshold may refuse
+    # strangers in other sources that a character may meet above the threshold, by the corpus's own distribution:
+    # the threshold between sources grows with the corpus; 1 takes one within and between sources
+    max_chance: float = 0.01
     min_norm: float = 0.0  # faces with a shorter embedding are covered or cut; 0 takes the pack's own
+    # characters of the last run stay as they are and new tracks join them; false links everything anew, and a
+    # character keeps the id that most of its tracks had
+    keep_characters: bool = True
+    overrides: str = ""  # YAML with what people decided about characters: merge, split, rename, exclude
 
     def __post_init__(self) -> None:
         _check("link", self, threshold=(-1, 1), min_norm=(0, MANY))
+        _check("link", self, max_false_accept=(1e-6, 1), max_false_reject=(0, 1), max_chance=(1e-9, 1))
 
 
 @dataclass(frozen=True)
@@ -119,6 +148,21 @@ class WindowConfig:
 
 
 @dataclass(frozen=True)
+class MaskConfig:
+    """What of a person the label map shows."""
+
+    # person: hair, clothes and body too, 3 ms a frame and person (castbank faces install person); boxes stay
+    # those of faces
+    region: MaskRegion = "face"
+
+    def __post_init__(self) -> None:
+        if self.region not in get_args(MaskRegion):
+            raise InputError(
+                f"masks.region: came {self.region!r}, allowed are {', '.join(get_args(MaskRegion))}; correct it"
+            )
+
+
+@dataclass(frozen=True)
 class ReferenceConfig:
     """Cross-face references."""
 
@@ -128,14 +172,48 @@ class ReferenceConfig:
     min_score: float = 0.0  # detector confidence; covered faces score below; 0 takes the pack's own
     min_norm: float = 0.0  # embedding length, as link.min_norm; 0 takes the pack's own
     min_sharpness: float = 20.0  # variance of the Laplacian of the aligned crop
+    min_size_px: float = (
+        40.0  # shorter side of the face in the analysed frame; the crop has 112, the rest is enlarged
+    )
     min_similarity: float = 0.0  # cosine; below: another person; 0 takes the pack's own
     max_similarity: float = 0.97  # cosine; above: the same picture
 
     def __post_init__(self) -> None:
         _check("references", self, min_count=(1, MANY), max_count=(self.min_count, MANY))
         _check("references", self, guard_gap_s=(0, MANY), min_score=(0, 1), min_norm=(0, MANY))
-        _check("references", self, min_sharpness=(0, MANY), min_similarity=(-1, 1))
+        _check("references", self, min_sharpness=(0, MANY), min_size_px=(0, MANY), min_similarity=(-1, 1))
         _check("references", self, max_similarity=(self.min_similarity, 1))
+
+
+@dataclass(frozen=True)
+class CaptionConfig:
+    """Asking a model that sees who is who; without a url, captions are made from the manifest's alone."""
+
+    url: str = ""  # of an OpenAI-compatible endpoint, up to and with /v1; empty: nobody is asked
+    model: str = ""  # as the endpoint calls it
+    key: str = ""  # env:NAME or file:PATH of the API key; empty sends none
+    usd_per_million_in: float = (
+        -1.0
+    )  # price of tokens sent; must be given with a url, 0 for a model of your own
+    usd_per_million_out: float = -1.0  # price of tokens received
+    max_usd: float = (
+        10.0  # nothing is asked that could cost more in all, earlier runs of the same cache included
+    )
+    samples_per_request: int = 4  # more are cheaper, and more is asked again when an answer is useless
+    num_parallel: int = 8  # requests at once
+    max_output_tokens: int = 300  # per sample; three people and a scene need 150
+    max_attempts: int = 5  # of a request that fails, and of a sample whose answer is useless
+    backoff_s: float = 1.0  # before the second attempt; doubled each time, at most 60 s
+    timeout_s: float = 120.0  # of one request
+    max_failed: float = 0.05  # share of samples that may stay without a usable answer
+    cache: str = (
+        ""  # file of answers, which outputs may share; empty: answers.jsonl in the output's .captions
+    )
+
+    def __post_init__(self) -> None:
+        _check("captions", self, max_usd=(0, MANY), samples_per_request=(1, 64), num_parallel=(1, 256))
+        _check("captions", self, max_output_tokens=(16, MANY), max_attempts=(1, 100), backoff_s=(0, MANY))
+        _check("captions", self, timeout_s=(0.1, MANY), max_failed=(0, 1))
 
 
 @dataclass(frozen=True)
@@ -169,15 +247,18 @@ class RunConfig:
 class PrepareConfig:
     """castbank prepare: clips in, shards out."""
 
-    manifest: str = "???"  # the CSV
-    clips: str = ""  # folder that the CSV's clip_id is relative to; empty: the CSV's own folder
+    manifest: str = "???"  # the table, or the folder of clips
+    clips: str = ""  # folder or URL that a table's clip_id is relative to; empty: the table's own folder
     output: str = "???"
+    ingest: IngestConfig = field(default_factory=IngestConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     shots: ShotConfig = field(default_factory=ShotConfig)
     faces: FaceConfig = field(default_factory=FaceConfig)
     tracks: TrackConfig = field(default_factory=TrackConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
     windows: WindowConfig = field(default_factory=WindowConfig)
+    masks: MaskConfig = field(default_factory=MaskConfig)
     references: ReferenceConfig = field(default_factory=ReferenceConfig)
+    captions: CaptionConfig = field(default_factory=CaptionConfig)
     pack: PackConfig = field(default_factory=PackConfig)
     run: RunConfig = field(default_factory=RunConfig)

@@ -71,8 +71,20 @@ def finish(
     allowed()
     paths = make_samples(config, model, bank, samples)
     allowed()
-    export.export(model, bank, ask, folder / "export")  # last: a run with an export is a finished one
+    seen = seen_in(samples)
+    export.export(model, bank, ask, folder / "export", seen)  # last: a run with an export is a finished one
     return paths
+
+
+def seen_in(samples: Samples) -> export.Seen:
+    """The size that most samples were trained at, and how fast a video of their frames has to be shown."""
+    most = max(samples.buckets, key=lambda bucket: len(samples.buckets[bucket]))
+    index = samples.buckets[most][0]
+    note = samples.read(index).note
+    num_frames, height_px, width_px = samples.config.num_frames, note.height_px, note.width_px
+    if most is not None:
+        num_frames, height_px, width_px = most.num_frames, most.height_px, most.width_px
+    return export.Seen(num_frames, height_px, width_px, note.fps / samples.config.frame_stride)
 
 
 def make_samples(config: TrainConfig, model: Model, bank: IdentityBank, samples: Samples) -> list[Path]:

@@ -9,21 +9,43 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import yaml
 
 from pipeline import model as models
 from pipeline.identity.bank import IdentityBank
 from pipeline.model import Model
 from pipeline.training.checkpoints import to_disk
 
+SEEN = "seen.yaml"
 Ask = Callable[[Model], Mapping[str, torch.Tensor]]
 """Puts a question to a model and returns its answer, the same for an equal model."""
 
 
-def export(model: Model, bank: IdentityBank, ask: Ask, folder: Path) -> None:
+@dataclass(frozen=True)
+class Seen:
+    """The videos that a model was trained on, or most of them; what is drawn where nothing else is asked for."""
+
+    num_frames: int
+    height_px: int
+    width_px: int
+    fps: float
+
+
+def last_seen(folder: Path) -> Seen | None:
+    """Of a run's folder or its export; None where that is not known, as of an earlier version."""
+    for path in (folder / "export" / SEEN, folder / SEEN):
+        if path.is_file():
+            return Seen(**yaml.safe_load(path.read_text(encoding="utf-8")))
+    return None
+
+
+def export(model: Model, bank: IdentityBank, ask: Ask, folder: Path, seen: Seen | None = None) -> None:
     """Write model and bank to ``folder``, checked, then renamed into place; an export that is there is replaced.
+    What training has ``seen`` goes with them.
 
     Raises:
         RuntimeError: the model loaded from the export answers differently.
@@ -32,6 +54,8 @@ def export(model: Model, bank: IdentityBank, ask: Ask, folder: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     models.save(model, aside)
     bank.save(aside / "bank")
+    if seen is not None:
+        (aside / SEEN).write_text(yaml.safe_dump(asdict(seen), sort_keys=False), encoding="utf-8")
     difference = largest_difference(ask(model), ask(models.load(aside)))
     if not difference <= 0:  # also where it is NaN
         raise RuntimeError(
