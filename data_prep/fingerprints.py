@@ -19,6 +19,7 @@ from pathlib import Path
 from data_prep.analysis_store import SCHEMA
 from data_prep.atomic import write_atomic
 from data_prep.config import PrepareConfig
+from data_prep.decode import decoder_versions
 from data_prep.records import Clip, Decision, Json, Progress
 
 RECIPE = 1  # raise it when linking, selecting or captions change, so that finished outputs are made again
@@ -28,7 +29,7 @@ SAVE_EVERY_S = 30.0  # of hashing that a kill may cost; a corpus of terabytes ta
 _Remembered = list[int | str]  # size in bytes, modification time in ns, sha256
 _PLACES = ("manifest", "clips", "output", "run")
 _NOT_ANALYSIS = {
-    "decode": ("timeout_s", "max_chunk_bytes"),
+    "decode": ("timeout_s",),  # the size of chunks decides who reads
     "windows": ("max_cast", "min_visible", "min_face_px"),
     "link": ("threshold",),  # its min_norm says which embeddings a tracker may trust
     "references": ("min_count", "max_count", "guard_gap_s", "min_similarity", "max_similarity"),
@@ -47,11 +48,11 @@ def hash_files(paths: Sequence[Path], memory: Path, on_progress: Progress) -> di
     """sha256 of each file's bytes. ``memory``: the file that keeps size, time and hash of each; what the others of
     its folder remember, those of parts, counts too, and each writer has its own so that none is lost.
 
-    Raises:
-        OSError: a file cannot be read.
+    A file that may not be read has the reason for a hash, which is not kept: its analysis says so in the ledger.
     """
     remembered = _recall(memory.parent)
     known: dict[str, _Remembered] = {}
+    refused: dict[Path, str] = {}
     saved_s = time.monotonic()
     with ThreadPoolExecutor(
         len(os.sched_getaffinity(0))
@@ -59,15 +60,18 @@ def hash_files(paths: Sequence[Path], memory: Path, on_progress: Progress) -> di
         hashing = [threads.submit(_hashed, path, remembered.get(str(path))) for path in paths]
         try:
             for path, entry in zip(paths, hashing, strict=True):
-                known[str(path)] = entry.result()
-                on_progress("fingerprint", len(known), len(paths))
+                try:
+                    known[str(path)] = entry.result()
+                except PermissionError as error:
+                    refused[path] = f"unreadable: {error.strerror}"
+                on_progress("fingerprint", len(known) + len(refused), len(paths))
                 if time.monotonic() - saved_s > SAVE_EVERY_S:
                     write_atomic(memory, json.dumps(remembered | known).encode())
                     saved_s = time.monotonic()
         finally:  # stopped: what is not begun is not waited for
             threads.shutdown(wait=False, cancel_futures=True)
     write_atomic(memory, json.dumps(known).encode())
-    return {path: str(known[str(path)][2]) for path in paths}
+    return {path: str(known[str(path)][2]) for path in paths if path not in refused} | refused
 
 
 def _hashed(path: Path, before: _Remembered | None) -> _Remembered:
@@ -87,9 +91,8 @@ def analysis_key(clip: Clip, file_sha256: str, config: PrepareConfig, pack: Pack
         for name in names:
             del knobs[section][name]
     row = [clip.id, clip.start_s, clip.end_s, clip.fps, clip.width_px, clip.height_px]
-    return digest({"schema": SCHEMA, "row": row, "file": file_sha256, "knobs": knobs, "pack": asdict(pack)})[
-        :16
-    ]
+    made_by = {"schema": SCHEMA, "decoders": decoder_versions(), "pack": asdict(pack)}
+    return digest({**made_by, "row": row, "file": file_sha256, "knobs": knobs})[:16]
 
 
 def inputs_sha256(
