@@ -31,7 +31,6 @@ AFTER_ANALYSIS = {
 }
 NO_RESULT = {
     "decode.timeout_s",
-    "decode.max_chunk_bytes",
     "run.num_workers",
     "run.lock_wait_s",
     "run.max_attempts",
