@@ -19,15 +19,19 @@ MAX_OFF_S = 1e-3  # between a frame's time and that of its packet
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read. found: of the file that is decoded, which is the canonical one where there is one, under the
-    fingerprint of the clip's own; decoder: name and version, after what canonicalised it; medium: one line about
-    the clip's own file."""
+    """What is read. own: of the clip's file; found: of the file that is decoded, which is the canonical one where
+    there is one, under the fingerprint of the clip's own; decoder: name and version, after what canonicalised it."""
 
+    own: Probe
     found: Probe
     reader: Reader
     decoder: str
-    medium: str
     config: DecodeConfig
+
+    @property
+    def medium(self) -> str:
+        """One line about the clip's own file."""
+        return str(self.own)
 
     def chunks(self) -> Iterator[Chunk]:
         """All frames in order; raises UnusableError where they are not those that the packets promised."""
@@ -80,4 +84,4 @@ def _reading(own: Probe, found: Probe, config: DecodeConfig, before: str) -> Rea
     reader = config.reader
     if reader == "decord":
         reader = fitting_reader(found, config.long_side_px, config.max_chunk_bytes)
-    return Reading(found, reader, before + decoder_versions()[reader], str(own), config)
+    return Reading(own, found, reader, before + decoder_versions()[reader], config)

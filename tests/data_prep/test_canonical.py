@@ -1,6 +1,5 @@
 """Canonical files against the frame numbers painted into the originals, and against what FFmpeg says they are."""
 
-import os
 from fractions import Fraction
 
 import av
@@ -50,7 +49,7 @@ def test_equal_files_give_equal_bytes_and_leave_nothing(make_video, tmp_path, mo
     for _ in range(2):
         with canonical(found, 192) as path:
             contents.append(path.read_bytes())
-            assert os.listdir(tmp_path) == []
+            assert not list(tmp_path.iterdir())
     assert contents[0] == contents[1]
 
 

@@ -28,9 +28,9 @@ def numbers_read(path, config, read_numbers):
 def test_a_trait_is_refused_by_its_name(trait, make_video):
     kind = next(kind for kind, traits in TRAITS.items() if trait in traits)
     config = DecodeConfig(unusual=replace(UnusualConfig(), **{trait: "refuse"}))
-    with pytest.raises(UnusableError, match=rf"{trait}: .* \(allowed: none, by decode.unusual.{trait}\)"):
-        with reading(make_video(**KINDS[kind]), config):
-            pass
+    why = pytest.raises(UnusableError, match=rf"{trait}: .* \(allowed: none, by decode.unusual.{trait}\)")
+    with why, reading(make_video(**KINDS[kind]), config):
+        pass
 
 
 def test_who_reads_is_written_down(make_video, read_numbers):
