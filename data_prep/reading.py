@@ -20,7 +20,7 @@ MAX_OFF_S = 1e-3  # between a frame's time and that of its packet
 @dataclass(frozen=True)
 class Reading:
     """What is read. own: of the clip's file; found: of the file that is decoded, which is the canonical one where
-    there is one, under the fingerprint of the clip's own; decoder: name and version, after what canonicalised it."""
+    there is one, under the fingerprint of the own; decoder: name and version, after what canonicalised it."""
 
     own: Probe
     found: Probe

@@ -1,4 +1,4 @@
-"""``castbank probe``: what a video file is, what is unusual about it, and what castbank prepare would do with it."""
+"""``castbank probe``: what a video is, what is unusual about it, and what castbank prepare would do with it."""
 
 from __future__ import annotations
 
