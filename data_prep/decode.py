@@ -107,6 +107,8 @@ def read_with_decord(path: Path, long_side_px: int, max_chunk_bytes: int) -> Ite
     most = _most_frames(size_px, max_chunk_bytes)
     try:
         video = _decord_reader(path, size_px)
+        if not len(video):
+            raise UnusableError("unreadable", "0 frames", "at least 1")
         spans_s = np.asarray(video.get_frame_timestamp(range(len(video))), np.float64).reshape(-1, 2)
         times_s = spans_s[:, 0] - spans_s[0, 0]
         keys = video.get_key_indices()

@@ -182,10 +182,12 @@ def opened(path: Path) -> Iterator[Any]:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise UnusableError("no_video", path.name, "a file with a video stream")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise UnusableError("unreadable", "a codec that FFmpeg has no decoder for", "a video codec")
             stream.codec_context.thread_count = 1
             yield stream
     except av.FFmpegError as error:

@@ -57,7 +57,7 @@ def test_where_decord_would_decode_twice_pyav_reads(make_video):
         ([0], 25, 25 + 50 + 60),
         ([0, 20, 40], 25, 60),
         ([0, 24, 48], 30, 60),
-        ([0, 50], 40, 40 + 50 + 10),
+        ([0, 50], 40, 40 + 60),
     ],
 )
 def test_frames_that_decord_decodes(keys, most, expected):
