@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.canonical import canonical
-from data_prep.config import DecodeConfig, Treatment
-from data_prep.decode import READERS, Chunk, Reader, decoder_versions, fitting_reader
+from data_prep.config import DecodeConfig, Reader, Treatment
+from data_prep.decode import READERS, Chunk, decoder_versions, fitting_reader
 from data_prep.probe import Probe, Trait, UnusableError, probe
 
 MAX_OFF_S = 1e-3  # between a frame's time and that of its packet

@@ -58,7 +58,7 @@ def test_equal_files_give_equal_bytes_and_leave_nothing(make_video, tmp_path, mo
     [
         (1 / 25, Fraction(25)),
         (0.0333667, Fraction(30000, 1001)),
-        (0.0416, Fraction(24000, 1001)),
+        (0.0417083, Fraction(24000, 1001)),
         (1 / 17, Fraction(17)),
     ],
 )
