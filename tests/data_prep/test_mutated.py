@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -70,8 +71,8 @@ def corpus(folder: Path, make_video: Any, count: int) -> Path:
         (folder / rows[-1]).write_bytes(data)
     with (folder / "short.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["clip_id", "url", "fps", "frame_width", "frame_height", "start_time", "end_time"])
-        writer.writerows([name, name, 25, 192, 96, 0, 0.48] for name in rows)
+        writer.writerow([*"clip_id url fps frame_width frame_height start_time end_time".split(), "brief"])
+        writer.writerows([name, name, 25, 192, 96, 0, 0.48, "numbers"] for name in rows)
     return folder / "short.csv"
 
 
@@ -92,11 +93,9 @@ def config_of(manifest: Path, output: Path, **decode: Any) -> PrepareConfig:
 def test_a_thousand_mutated_files_are_all_in_the_ledger(reader, face_home, make_video, tmp_path):
     from ray import cloudpickle
 
-    import tests.data_prep.test_mutated as own
-
-    cloudpickle.register_pickle_by_value(own)
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # this file is not importable in a worker
     manifest = corpus(tmp_path, make_video, NUM_MUTATED)
-    prepare(config_of(manifest, tmp_path / "out", reader=reader), lambda *_: None, analyse_one=own.timed)
+    prepare(config_of(manifest, tmp_path / "out", reader=reader), lambda *_: None, analyse_one=timed)
     fates = [d for d in ledger.read(tmp_path / "out" / ledger.LEDGER) if d.kind == "clip"]
     expected = {path.stem for path in tmp_path.glob("*.mp4")}
     assert {d.item for d in fates} == expected and len(expected) == NUM_MUTATED + len(PARENTS)
