@@ -22,6 +22,7 @@ from tests.unusual_videos import KINDS
 
 NUM_MUTATED, SEED, TIMEOUT_S = 1000, 20261124, 60.0
 PARENTS = ("h264", "h264_open_gop", "h264_edit_list", "mpeg4", "hevc_ten_bit", "vp9", "av1")
+COLUMNS = ("clip_id", "url", "fps", "frame_width", "frame_height", "start_time", "end_time", "caption")
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
@@ -71,7 +72,7 @@ def corpus(folder: Path, make_video: Any, count: int) -> Path:
         (folder / rows[-1]).write_bytes(data)
     with (folder / "short.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
-        writer.writerow([*"clip_id url fps frame_width frame_height start_time end_time".split(), "brief"])
+        writer.writerow(COLUMNS)
         writer.writerows([name, name, 25, 192, 96, 0, 0.48, "numbers"] for name in rows)
     return folder / "short.csv"
 
