@@ -22,7 +22,15 @@ from data_prep.records import InputError
 from data_prep.shards.files import MANIFEST, SHARDS
 
 ASIDE = ".aside-"
-OURS = ("manifest.json", "index.jsonl", "config.yaml", "ledger.parquet", "characters.json", "shard-*.tar")
+OURS = (
+    "manifest.json",
+    "index.jsonl",
+    "config.yaml",
+    "ledger.parquet",
+    "characters.json",
+    "calibration.json",
+    "shard-*.tar",
+)
 WORK = ".work"  # analysed clips, so that a re-run does not decode again
 NEXT = ".next"  # the generation that is being written
 POLL_S = 0.2
