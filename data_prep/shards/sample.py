@@ -19,7 +19,8 @@ from data_prep.records import U8, Captions, Consent, InputError, Json, Origin
 SCHEMA = 1
 MEMBERS = ("json", "labelmap.png", "mp4", "references.png", "txt")
 REFERENCE_PX = 112
-_KEY = re.compile(r"[A-Za-z0-9_-]+")
+MAX_KEY = 85  # a ustar header has 100 bytes for a name, and ".references.png" follows
+_KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY}}}")
 
 
 class ShardError(InputError):
@@ -149,7 +150,9 @@ def encode_sample(sample: Sample) -> dict[str, bytes]:
 def _check_shapes(sample: Sample) -> None:
     note = sample.note
     if not _KEY.fullmatch(note.key):
-        raise ShardError(f"sample key {note.key!r}: letters, digits, - and _ are allowed, dots split a key")
+        raise ShardError(
+            f"sample key {note.key!r}: up to {MAX_KEY} letters, digits, - and _ are allowed, dots split a key"
+        )
     wanted = (len(note.frames), note.height_px, note.width_px)
     if sample.label_map.shape != wanted or sample.label_map.dtype != np.uint8:
         got = f"{sample.label_map.dtype}{list(sample.label_map.shape)}"

@@ -1,0 +1,170 @@
+"""The strict reader of a shard folder: by place, or one after the other, every byte checked against the index.
+
+What is wrong is said of one sample by its key: bytes that are not those the index was written for, a member that is
+missing or another sample's, a note that contradicts the index. ``webdataset`` and ``tarfile`` skip or mend such
+things in silence: a truncated tar gives samples without their video.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Literal
+
+from data_prep.records import InputError, Json
+from data_prep.shards.files import INDEX, MANIFEST, IndexRow, Manifest, Split, check_index, read_manifest
+from data_prep.shards.sample import MEMBERS, Sample, ShardError, decode_sample
+
+BLOCK = tarfile.BLOCKSIZE
+NAME, SIZE, KIND, PREFIX = slice(0, 100), slice(124, 136), slice(156, 157), slice(345, 500)  # of a ustar header
+
+
+class ShardSet:
+    """A finished shard folder: its manifest, and index and samples of one side of its split."""
+
+    def __init__(self, folder: Path, manifest: Manifest, rows: tuple[IndexRow, ...]) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.rows = rows
+
+    @classmethod
+    def open(cls, folder: Path, split: Split | Literal["all"] = "train") -> ShardSet:
+        """Read manifest and index; ``split``: whose samples, those kept for validation only where they are asked
+        for.
+
+        Raises:
+            InputError: no folder, no manifest (unfinished), another schema, or an index that is not the manifest's
+                or has a source or person on both sides of the split.
+        """
+        if not folder.is_dir():
+            raise InputError(f"shards {str(folder)!r}: no such folder; give one that castbank prepare wrote")
+        manifest = read_manifest(folder)
+        if manifest is None:
+            raise InputError(
+                f"shards {str(folder)!r}: no {MANIFEST}, so this folder is unfinished or not ours; "
+                "run castbank prepare again with the same output, it goes on where it stopped"
+            )
+        text = (folder / INDEX).read_text(encoding="utf-8") if (folder / INDEX).is_file() else ""
+        if hashlib.sha256(text.encode()).hexdigest() != manifest.index_sha256:
+            raise ShardError(
+                f"shards {str(folder)!r}: {INDEX} is not the one the manifest was written for; "
+                "delete the folder and prepare again"
+            )
+        rows = tuple(_row(json.loads(line)) for line in text.splitlines())
+        check_index(rows)
+        return cls(folder, manifest, tuple(row for row in rows if split in (row.split, "all")))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, index: int) -> Sample:
+        """The sample of one index row.
+
+        Raises:
+            ShardError: the bytes are not those the index was written for, or break the format.
+        """
+        ((row, members),) = self.members([index])
+        return self.decode(row, members)
+
+    def members(self, order: Iterable[int] | None = None) -> Iterator[tuple[IndexRow, dict[str, bytes]]]:
+        """Row and members, not decoded, of each sample in ``order`` (index rows), or of all.
+
+        Raises:
+            ShardError: a shard is missing, bytes are not those the index was written for, or a sample lacks a
+                member or holds another's.
+        """
+        stream: IO[bytes] | None = None
+        shard = ""
+        try:
+            for row in self.rows if order is None else (self.rows[index] for index in order):
+                if row.shard != shard or stream is None:
+                    if stream is not None:
+                        stream.close()
+                    stream, shard = self._opened(row), row.shard
+                stream.seek(row.offset)
+                yield row, self._checked(row, stream.read(row.length))
+        finally:
+            if stream is not None:
+                stream.close()
+
+    def decode(self, row: IndexRow, members: dict[str, bytes]) -> Sample:
+        """The sample of a row's members; raises ShardError where they break the format or contradict the row."""
+        try:
+            sample = decode_sample(members)
+            note = sample.note
+            told = (note.key, note.clip_id, note.source_id, tuple(member.character_id for member in note.cast))
+            if told != (row.key, row.clip_id, row.source_id, row.cast):
+                raise ShardError(f"its json says {told}, the index says otherwise")
+        except ShardError as error:
+            raise self._broken(row, str(error)) from error
+        return sample
+
+    def _opened(self, row: IndexRow) -> IO[bytes]:
+        path = self.folder / row.shard
+        try:
+            return path.open("rb")
+        except FileNotFoundError:
+            raise ShardError(
+                f"sample {row.key}: shard {str(path)!r} is missing; prepare the shards again"
+            ) from None
+
+    def _checked(self, row: IndexRow, span: bytes) -> dict[str, bytes]:
+        if hashlib.sha256(span).hexdigest() != row.sha256:
+            raise ShardError(
+                f"sample {row.key}: bytes {row.offset}+{row.length} of {str(self.folder / row.shard)!r} are damaged "
+                "(sha256 differs from the index); copy the shard again or prepare the shards again"
+            )
+        try:
+            members = dict(_members(span, row.key))
+        except (ShardError, tarfile.TarError, ValueError) as error:
+            raise self._broken(row, str(error)) from error
+        missing = [name for name in MEMBERS if name not in members]
+        if missing:
+            has = ", ".join(sorted(members)) or "nothing"
+            raise self._broken(row, f"a sample lacks {', '.join(missing)}; it has {has}")
+        return members
+
+    def _broken(self, row: IndexRow, problem: str) -> ShardError:
+        said = problem.removeprefix(f"sample {row.key}").lstrip(":, ")
+        return ShardError(
+            f"sample {row.key} of {str(self.folder / row.shard)!r}: {said}; prepare the shards again with this "
+            "castbank (the format: data_prep/shards/__init__.py)"
+        )
+
+
+def _row(data: Json) -> IndexRow:
+    return IndexRow(**{**data, "cast": tuple(data["cast"])})
+
+
+def _members(span: bytes, key: str) -> Iterator[tuple[str, bytes]]:
+    """Member name without the key, and its bytes. Plain ustar files are read here, in a fifth of the time that
+    ``tarfile`` takes; a span with anything else, which is another writer's, is left to it."""
+    at = 0
+    while at + BLOCK <= len(span):
+        header = span[at : at + BLOCK]
+        if header[KIND] not in (b"0", b"\0") or header[PREFIX].strip(b"\0"):
+            yield from _foreign(span, key)
+            return
+        size = int(header[SIZE].rstrip(b"\0 "), 8)
+        yield _named(header[NAME].rstrip(b"\0").decode(), key), span[at + BLOCK : at + BLOCK + size]
+        at += BLOCK + -(-size // BLOCK) * BLOCK
+
+
+def _foreign(span: bytes, key: str) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(fileobj=io.BytesIO(span)) as tar:
+        for info in tar:
+            stream = tar.extractfile(info)
+            if stream is None:
+                raise ShardError(f"member {info.name!r} is not a file")
+            yield _named(info.name, key), stream.read()
+
+
+def _named(name: str, key: str) -> str:
+    own, _, member = name.partition(".")
+    if own != key:
+        raise ShardError(f"member {name!r} is another sample's")
+    return member
