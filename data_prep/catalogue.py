@@ -18,6 +18,7 @@ import numpy as np
 from data_prep import ledger
 from data_prep.config import PrepareConfig
 from data_prep.identities import Linked
+from data_prep.lineage import packing
 from data_prep.records import Decision, Json
 from data_prep.shards import IndexRow
 
@@ -42,6 +43,8 @@ def facts(
         "num_characters": len(linked.characters),
         "num_characters_in_samples": len({character for row in rows for character in row.cast}),
         "num_samples": len(rows),
+        "num_samples_validation": sum(row.split == "validation" for row in rows),
+        "packing": packing(config),
         "lost_by_rule": ledger.count_by_rule(decisions),
         "calibration": calibration,
         "limits": {

@@ -23,7 +23,15 @@ from data_prep.records import InputError
 from data_prep.shards.files import MANIFEST, SHARDS
 
 ASIDE = ".aside-"
-OURS = ("manifest.json", "index.jsonl", "lineage.jsonl", "config.yaml", "ledger.parquet", "characters.json", *SHARDS)
+OURS = (
+    "manifest.json",
+    "index.jsonl",
+    "lineage.jsonl",
+    "config.yaml",
+    "ledger.parquet",
+    "characters.json",
+    *SHARDS,
+)
 WORK = ".work"  # analysed clips, so that a re-run does not decode again
 NEXT = ".next"  # the generation that is being written: what it has of its own
 READY = ".ready"  # the same when it is whole; whatever happens now, it becomes the output's content
@@ -204,11 +212,13 @@ def publish(output: Path) -> None:
 
 
 def _move_in(output: Path) -> None:
-    """The old manifest goes first, so that the folder reads as unfinished until the new one is there, which is last;
+    """The old manifest goes first and the new one comes last, so that in between the folder reads as unfinished;
     shards that the new manifest does not name are removed, and nothing else in the folder is touched."""
     new = output / READY
     if (new / MANIFEST).is_file():  # else it was the last to go
-        named = {shard["name"] for shard in json.loads((new / MANIFEST).read_text(encoding="utf-8"))["shards"]}
+        named = {
+            shard["name"] for shard in json.loads((new / MANIFEST).read_text(encoding="utf-8"))["shards"]
+        }
         (output / MANIFEST).unlink(missing_ok=True)
         for old in (path for pattern in SHARDS for path in output.glob(pattern)):
             if old.name not in named:

@@ -142,10 +142,14 @@ class ReferenceConfig:
 class PackConfig:
     """Shards."""
 
-    samples_per_shard: int = 16
+    shard_bytes: int = 256 * 1024**2  # what a shard should not exceed: large reads, and 1 TB is 4,000 files
+    samples_per_shard: int = 1000  # nor this, however small they are
+    # share of the samples that is kept apart in shards of its own, by whole groups of sources that show the same
+    # people, so that no person and no source is on both sides; 0: none
+    validation: float = 0.0
 
     def __post_init__(self) -> None:
-        _check("pack", self, samples_per_shard=(1, MANY))
+        _check("pack", self, shard_bytes=(1, MANY), samples_per_shard=(1, MANY), validation=(0, 0.9))
 
 
 @dataclass(frozen=True)

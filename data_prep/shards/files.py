@@ -19,7 +19,7 @@ from typing import Literal
 
 from data_prep.atomic import write_atomic
 from data_prep.records import Json
-from data_prep.shards.sample import SCHEMA, Sample, ShardError, encode_sample
+from data_prep.shards.sample import SCHEMA, Sample, SampleNote, ShardError, encode_sample
 
 Split = Literal["train", "validation"]
 
@@ -91,7 +91,7 @@ def write_shard(path: Path, samples: Iterable[Sample], split: Split = "train") -
         ShardError: a sample breaks the format or a key comes twice.
         OSError: the disk is full or the folder is not writable; nothing stays behind.
     """
-    encoded = ((_row_of(path.name, sample, split), encode_sample(sample)) for sample in samples)
+    encoded = ((row_of(path.name, sample.note, split), encode_sample(sample)) for sample in samples)
     return write_tar(path, encoded).rows
 
 
@@ -123,8 +123,8 @@ def write_tar(path: Path, samples: Iterable[tuple[IndexRow, Mapping[str, bytes]]
     return WrittenShard(tuple(rows), ShardFile(path.name, len(rows), num_bytes, sha256))
 
 
-def _row_of(shard: str, sample: Sample, split: Split) -> IndexRow:
-    note = sample.note
+def row_of(shard: str, note: SampleNote, split: Split) -> IndexRow:
+    """The row of a sample that is not written yet."""
     cast = tuple(member.character_id for member in note.cast)
     return IndexRow(shard, note.key, 0, 0, "", note.clip_id, note.source_id, cast, split)
 
@@ -197,7 +197,7 @@ def check_index(rows: Sequence[IndexRow]) -> None:
             side = sides.setdefault(what, row.split)
             if side != row.split:
                 raise ShardError(
-                    f"sample {row.key} is for {row.split}, and its {what[0]} {what[1]} is in samples for {side} too; "
+                    f"sample {row.key} is for {row.split}, and its {what[0]} {what[1]} is in samples for {side}; "
                     "a source or person is on one side alone: prepare the shards again"
                 )
 

@@ -12,6 +12,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Literal
 
@@ -20,7 +21,12 @@ from data_prep.shards.files import INDEX, MANIFEST, IndexRow, Manifest, Split, c
 from data_prep.shards.sample import MEMBERS, Sample, ShardError, decode_sample
 
 BLOCK = tarfile.BLOCKSIZE
-NAME, SIZE, KIND, PREFIX = slice(0, 100), slice(124, 136), slice(156, 157), slice(345, 500)  # of a ustar header
+NAME, SIZE, KIND, PREFIX = (
+    slice(0, 100),
+    slice(124, 136),
+    slice(156, 157),
+    slice(345, 500),
+)  # of a ustar header
 
 
 class ShardSet:
@@ -95,12 +101,11 @@ class ShardSet:
         """The sample of a row's members; raises ShardError where they break the format or contradict the row."""
         try:
             sample = decode_sample(members)
-            note = sample.note
-            told = (note.key, note.clip_id, note.source_id, tuple(member.character_id for member in note.cast))
-            if told != (row.key, row.clip_id, row.source_id, row.cast):
-                raise ShardError(f"its json says {told}, the index says otherwise")
         except ShardError as error:
             raise self._broken(row, str(error)) from error
+        told = row_of(row.shard, sample.note, row.split)
+        if told != replace(row, offset=0, length=0, sha256=""):
+            raise self._broken(row, f"its json is of another sample than the index says: {told}")
         return sample
 
     def _opened(self, row: IndexRow) -> IO[bytes]:
@@ -115,8 +120,8 @@ class ShardSet:
     def _checked(self, row: IndexRow, span: bytes) -> dict[str, bytes]:
         if hashlib.sha256(span).hexdigest() != row.sha256:
             raise ShardError(
-                f"sample {row.key}: bytes {row.offset}+{row.length} of {str(self.folder / row.shard)!r} are damaged "
-                "(sha256 differs from the index); copy the shard again or prepare the shards again"
+                f"sample {row.key}: bytes {row.offset}+{row.length} of {str(self.folder / row.shard)!r} are "
+                "damaged (sha256 differs from the index); copy the shard again or prepare the shards again"
             )
         try:
             members = dict(_members(span, row.key))
