@@ -95,5 +95,5 @@ def _refuse_one_sided(sides: Mapping[str, Split], num_samples: Mapping[str, int]
         count = sum(1 for number in num_samples.values() if number)
         raise InputError(
             f"pack.validation={share:g}: {count} sources with samples hang together by the people they show, and "
-            f"all would be for {there.pop()}; set it to 0, or prepare clips of other people too (what is analysed stays)"
+            f"all would be for {there.pop()}; set it to 0, or prepare clips of others (what is analysed stays)"
         )

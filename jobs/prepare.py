@@ -114,7 +114,7 @@ def _summary(output: Path, prepared: Prepared) -> str:
         lines.append(f"{prepared.num_written} shards written, {prepared.num_kept} stay as they were")
     if facts["num_samples_validation"]:
         lines.append(
-            f"{facts['num_samples_validation']} of the samples are for validation, no person or source on both sides"
+            f"{facts['num_samples_validation']} of them are for validation; no person or source is on both sides"
         )
     lost = sorted(facts["lost_by_rule"].items(), key=lambda item: -item[1])
     if lost:

@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import IO, Literal
 
 from data_prep.records import InputError, Json
-from data_prep.shards.files import INDEX, MANIFEST, IndexRow, Manifest, Split, check_index, read_manifest
+from data_prep.shards.files import (
+    INDEX,
+    MANIFEST,
+    IndexRow,
+    Manifest,
+    Split,
+    check_index,
+    read_manifest,
+    row_of,
+)
 from data_prep.shards.sample import MEMBERS, Sample, ShardError, decode_sample
 
 BLOCK = tarfile.BLOCKSIZE

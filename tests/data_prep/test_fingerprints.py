@@ -28,6 +28,8 @@ AFTER_ANALYSIS = {
     "references.max_similarity",
     "link.threshold",
     "pack.samples_per_shard",
+    "pack.shard_bytes",
+    "pack.validation",
 }
 NO_RESULT = {
     "decode.timeout_s",
