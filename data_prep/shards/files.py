@@ -11,8 +11,10 @@ import io
 import json
 import os
 import tarfile
+import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -25,6 +27,7 @@ Split = Literal["train", "validation"]
 
 INDEX = "index.jsonl"
 MANIFEST = "manifest.json"
+MOST_WAITING = 4  # samples in memory that are written and not hashed yet
 PREFIXES: dict[Split, str] = {"train": "shard", "validation": "validation"}
 SHARDS = tuple(f"{prefix}-*.tar" for prefix in PREFIXES.values())
 
@@ -36,8 +39,9 @@ def shard_name(split: Split, number: int) -> str:
 
 @dataclass(frozen=True)
 class IndexRow:
-    """One sample in a shard: bytes ``[offset, offset + length)`` of the file hold its members as a tar; split: on
-    which side of a split by sources and people it is."""
+    """One sample in a shard: bytes ``[offset, offset + length)`` of the file hold its members as a tar. sha256 is
+    their identity, crc32 what a fast reader checks (8 hex digits; older indices have none); split: on which side it
+    is of a split by sources and people."""
 
     shard: str
     key: str
@@ -48,6 +52,7 @@ class IndexRow:
     source_id: str
     cast: tuple[str, ...]
     split: Split = "train"
+    crc32: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,35 +112,59 @@ def write_tar(path: Path, samples: Iterable[tuple[IndexRow, Mapping[str, bytes]]
         OSError: the disk is full or the folder is not writable; nothing stays behind.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    rows: list[IndexRow] = []
     try:
-        with aside.open("w+b") as stream:
-            for row, members in samples:
-                rows.append(_append(stream, row, members))
+        with aside.open("wb") as stream:
+            rows, sha256 = _write(stream, samples)
             if len({row.key for row in rows}) != len(rows):
                 raise ShardError(f"{path.name}: a key comes twice")
-            stream.write(b"\0" * 2 * tarfile.BLOCKSIZE)
-            stream.flush()
-            num_bytes, sha256 = stream.tell(), _synced(stream)
+            num_bytes = stream.tell()
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-    return WrittenShard(tuple(rows), ShardFile(path.name, len(rows), num_bytes, sha256))
+    return WrittenShard(rows, ShardFile(path.name, len(rows), num_bytes, sha256))
+
+
+def _write(
+    stream: io.BufferedWriter, samples: Iterable[tuple[IndexRow, Mapping[str, bytes]]]
+) -> tuple[tuple[IndexRow, ...], str]:
+    """The rows, and the sha256 of the whole. Hashes are computed in two threads while bytes go to the disk: hashing
+    lets go of the interpreter's lock, and so does waiting for a disk."""
+    rows: list[tuple[IndexRow, Future[dict[str, str]]]] = []
+    whole, backlog = hashlib.sha256(), deque[Future[None]]()
+    with ThreadPoolExecutor(1) as own, ThreadPoolExecutor(1) as all_of_it:
+        for row, members in samples:
+            parts = [part for name, data in members.items() for part in _member(f"{row.key}.{name}", data)]
+            place = replace(row, offset=stream.tell(), length=sum(map(len, parts)))
+            rows.append((place, own.submit(_digests, parts)))
+            backlog.append(all_of_it.submit(_update, whole, parts))
+            stream.writelines(parts)
+            if len(backlog) > MOST_WAITING:
+                backlog.popleft().result()
+        end = [b"\0" * 2 * tarfile.BLOCKSIZE]
+        stream.writelines(end)
+        all_of_it.submit(_update, whole, end)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return tuple(replace(row, **digests.result()) for row, digests in rows), whole.hexdigest()
+
+
+def _digests(parts: Sequence[bytes]) -> dict[str, str]:
+    sha256, crc32 = hashlib.sha256(), 0
+    for part in parts:
+        sha256.update(part)
+        crc32 = zlib.crc32(part, crc32)
+    return {"sha256": sha256.hexdigest(), "crc32": f"{crc32:08x}"}
+
+
+def _update(digest: hashlib._Hash, parts: Sequence[bytes]) -> None:
+    for part in parts:
+        digest.update(part)
 
 
 def row_of(shard: str, note: SampleNote, split: Split) -> IndexRow:
     """The row of a sample that is not written yet."""
     cast = tuple(member.character_id for member in note.cast)
     return IndexRow(shard, note.key, 0, 0, "", note.clip_id, note.source_id, cast, split)
-
-
-def _append(stream: io.BufferedRandom, row: IndexRow, members: Mapping[str, bytes]) -> IndexRow:
-    offset, digest = stream.tell(), hashlib.sha256()
-    for name, data in members.items():
-        for part in _member(f"{row.key}.{name}", data):
-            digest.update(part)
-            stream.write(part)
-    return replace(row, offset=offset, length=stream.tell() - offset, sha256=digest.hexdigest())
 
 
 def _member(name: str, data: bytes) -> Iterator[bytes]:
@@ -145,16 +174,6 @@ def _member(name: str, data: bytes) -> Iterator[bytes]:
     yield info.tobuf(tarfile.USTAR_FORMAT)
     yield data
     yield b"\0" * (-len(data) % tarfile.BLOCKSIZE)
-
-
-def _synced(stream: io.BufferedRandom) -> str:
-    """sha256 of a file whose bytes reach the disk meanwhile: the one waits, the other computes."""
-    with ThreadPoolExecutor(1) as thread:
-        on_disk = thread.submit(os.fsync, stream.fileno())
-        stream.seek(0)
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        on_disk.result()
-    return digest
 
 
 def write_index(

@@ -117,7 +117,7 @@ def test_a_member_of_another_sample_is_refused(tmp_path: Path) -> None:
     opened = written(tmp_path / "shards", lambda row, m: (row, m))
     rows = list(opened.rows)
     span = (tmp_path / "shards" / rows[0].shard).read_bytes()[: rows[1].offset + rows[1].length]
-    whole = replace(rows[1], offset=0, length=len(span), sha256=hashlib.sha256(span).hexdigest())
+    whole = replace(rows[1], offset=0, length=len(span), sha256=hashlib.sha256(span).hexdigest(), crc32="")
     opened.rows = (rows[0], whole, rows[2])
     with pytest.raises(ShardError, match=r"sample sample-001 .*'sample-000.json' is another sample's"):
         next(opened.members([1]))
@@ -138,7 +138,7 @@ def test_other_writers_tars_are_read_too(tmp_path: Path, kind: int) -> None:
         size = tar.offset
     (folder / row.shard).write_bytes(span.getvalue())
     digest = hashlib.sha256(span.getvalue()[:size]).hexdigest()
-    opened.rows = (replace(row, length=size, sha256=digest),)
+    opened.rows = (replace(row, length=size, sha256=digest, crc32=""),)
     assert next(opened.members())[1] == members
     assert opened.read(0).note.key == row.key
 
