@@ -137,8 +137,8 @@ class ShardSet:
         kind = check if row.crc32 else "sha256"
         if _digest(parts, kind) != (row.crc32 if kind == "crc32" else row.sha256):
             raise ShardError(
-                f"sample {row.key}: bytes {row.offset}+{row.length} of {str(self.folder / row.shard)!r} are damaged "
-                f"({kind} differs from the index); copy the shard again or prepare the shards again"
+                f"sample {row.key}: bytes {row.offset}+{row.length} of {str(self.folder / row.shard)!r} are "
+                f"damaged ({kind} differs from the index); copy the shard again or prepare the shards again"
             )
         try:
             members = dict(_members(parts, row.key))
@@ -163,25 +163,26 @@ def _row(data: Json) -> IndexRow:
 
 
 def _parts(handle: int, row: IndexRow) -> list[_Part]:
-    """Header, data and padding of each member, read one by one so that nothing is copied; what is no tar is in one
-    piece, and its checksum then says so."""
+    """Header, data and padding of each member, read one by one so that nothing is copied. Where bytes are no tar,
+    these are other bytes than the index was written for, and their checksum says so."""
     at, end = row.offset, row.offset + row.length
     parts = []
     while at < end:
         header = os.pread(handle, BLOCK, at)
-        digits = header[SIZE].rstrip(b"\0 ")
-        size = min(
-            int(digits, 8) if digits.isdigit() and b"8" not in digits and b"9" not in digits else end,
-            end - at,
-        )
-        data = os.pread(handle, min(size, end - at - BLOCK), at + BLOCK)
-        at += BLOCK + len(data)
-        padding = os.pread(handle, min(-size % BLOCK, end - at), at) if size % BLOCK else b""
-        at += len(padding)
+        size = min(_size(header), row.length)
+        data = os.pread(handle, size, at + BLOCK)
+        padding = os.pread(handle, -size % BLOCK, at + BLOCK + size)
         parts.append((header, data, padding))
-        if len(data) < size:
-            break
+        at += BLOCK + size + -size % BLOCK
     return parts
+
+
+def _size(header: bytes) -> int:
+    """Bytes of data that follow a header; none after what is no header."""
+    try:
+        return max(int(header[SIZE].rstrip(b"\0 "), 8), 0)
+    except ValueError:
+        return 0
 
 
 def _digest(parts: Sequence[_Part], kind: str) -> str:
