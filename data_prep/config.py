@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from data_prep.records import InputError
 
@@ -170,6 +171,17 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class TrackingConfig:
+    """Where a preparation is seen, as castbank train's trainings are."""
+
+    kind: Literal["mlflow", "none"] = (
+        "mlflow"  # a run per generation of shards; never makes a preparation fail
+    )
+    uri: str = ""  # any MLflow tracking URI; empty: mlflow.db beside the output folder
+    experiment: str = "castbank"  # of MLflow; made where it is not there
+
+
+@dataclass(frozen=True)
 class PrepareConfig:
     """castbank prepare: clips in, shards out."""
 
@@ -185,3 +197,4 @@ class PrepareConfig:
     references: ReferenceConfig = field(default_factory=ReferenceConfig)
     pack: PackConfig = field(default_factory=PackConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)

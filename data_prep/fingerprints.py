@@ -26,7 +26,7 @@ REMEMBERED, MEMORIES = "files.json", "files*.json"  # of the whole preparation, 
 SAVE_EVERY_S = 30.0  # of hashing that a kill may cost; a corpus of terabytes takes hours
 
 _Remembered = list[int | str]  # size in bytes, modification time in ns, sha256
-_PLACES = ("manifest", "clips", "output", "run")
+_PLACES = ("manifest", "clips", "output", "run", "tracking")
 _NOT_ANALYSIS = {
     "decode": ("timeout_s", "max_chunk_bytes"),
     "windows": ("max_cast", "min_visible", "min_face_px"),

@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from data_prep.flow import prepare
     from data_prep.parts import Part
     from jobs.config import load, save
+    from jobs.prepare_tracking import StageTimes, track
     from jobs.progress import ProgressBar
 
     part = None if args.part is None else Part.parse(args.part)
@@ -70,9 +71,14 @@ def run(args: argparse.Namespace) -> int:
         return _run_part(args, part, config)
     with ProgressBar() as progress:
         how = {"retry_quarantined": args.retry_quarantined, "repack": args.repack}
-        prepared = prepare(_patient(config), progress, **how)
+        times = StageTimes(progress)
+        prepared = prepare(_patient(config), times, **how)
+        times.stop()
     save(config, prepared.folder)
     sys.stdout.write(_summary(args.output, prepared))
+    told = track(config, times)
+    if told:
+        sys.stdout.write(told + "\n")
     return 0 if prepared.facts["num_samples"] else EXIT_EMPTY
 
 

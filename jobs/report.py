@@ -9,8 +9,9 @@ from pathlib import Path
 from data_prep.records import InputError
 from jobs.outputs import check_file
 
-SUMMARY = """Shards to one self-contained HTML page: contact sheets with masks and identities, each sample's
-references with their origin, what was left out and why, distributions.
+SUMMARY = """Shards to an HTML page: contact sheets with masks and identities, each sample's references with their
+origin, what was left out and why, distributions. The page stands alone and can be mailed; further samples and
+people are on pages beside it, in report.pages/, so that it opens at once however many there are.
 
 example: castbank report shards --output look.html --samples 200"""
 
@@ -19,7 +20,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     parser.add_argument("shards", metavar="SHARDS", type=Path, help="folder that castbank prepare wrote")
     parser.add_argument("--output", metavar="HTML", type=Path, help="default: SHARDS/report.html")
-    parser.add_argument("--samples", metavar="N", type=_count, default=48, help="samples shown (48)")
+    parser.add_argument(
+        "--samples", metavar="N", type=_count, default=96, help="samples shown, 24 on a page (96)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -217,10 +217,7 @@ def decode_sample(members: dict[str, bytes]) -> Sample:
         raise ShardError(
             f"a sample lacks {', '.join(missing)}; it has {', '.join(sorted(members)) or 'nothing'}"
         )
-    try:
-        note = note_from_json(json.loads(members["json"]))
-    except ValueError as error:
-        raise ShardError(f"a sample's json cannot be read: {error}") from error
+    note = read_note(members["json"])
     label_map = _pixels(members["labelmap.png"], note.key, cv2.IMREAD_UNCHANGED)
     wanted = (len(note.frames), note.height_px, note.width_px)
     if label_map.shape != (wanted[0] * wanted[1], wanted[2]):
@@ -228,18 +225,23 @@ def decode_sample(members: dict[str, bytes]) -> Sample:
             f"sample {note.key}: labelmap.png has the shape {list(label_map.shape)}; {wanted[0]} frames of "
             f"{wanted[1]}x{wanted[2]} below each other are {[wanted[0] * wanted[1], wanted[2]]}, in grey"
         )
-    grid = _pixels(members["references.png"], note.key, cv2.IMREAD_COLOR_RGB)
+    references = reference_pictures(members["references.png"], note)
+    sample = Sample(note, members["mp4"], label_map.reshape(wanted), references, members["txt"].decode())
+    _check_shapes(sample)
+    check_references(note)
+    return sample
+
+
+def reference_pictures(data: bytes, note: SampleNote) -> tuple[U8, ...]:
+    """Per slot u8[R,112,112,3] RGB of a ``references.png``; raises ShardError where the note says otherwise."""
+    grid = _pixels(data, note.key, cv2.IMREAD_COLOR_RGB)
     if not note.cast or grid.shape[0] != len(note.cast) * REFERENCE_PX or grid.shape[1] % REFERENCE_PX:
         raise ShardError(
             f"sample {note.key}: references.png is {grid.shape[1]}x{grid.shape[0]} pixels; a cast of "
             f"{len(note.cast)} has a row of {REFERENCE_PX} px each, and columns of {REFERENCE_PX} px"
         )
     cells = grid.reshape(len(note.cast), REFERENCE_PX, -1, REFERENCE_PX, 3).transpose(0, 2, 1, 3, 4)
-    references = tuple(cell[: len(r)].copy() for cell, r in zip(cells, note.references, strict=False))
-    sample = Sample(note, members["mp4"], label_map.reshape(wanted), references, members["txt"].decode())
-    _check_shapes(sample)
-    check_references(note)
-    return sample
+    return tuple(cell[: len(r)].copy() for cell, r in zip(cells, note.references, strict=False))
 
 
 def _pixels(data: bytes, key: str, mode: int) -> U8:
@@ -249,6 +251,14 @@ def _pixels(data: bytes, key: str, mode: int) -> U8:
     if image.dtype != np.uint8:
         raise ShardError(f"sample {key}: a picture has {image.dtype} pixels; give uint8")
     return np.asarray(image, np.uint8)
+
+
+def read_note(data: bytes) -> SampleNote:
+    """The note of a ``json`` member; raises ShardError where it cannot be read."""
+    try:
+        return note_from_json(json.loads(data))
+    except ValueError as error:
+        raise ShardError(f"a sample's json cannot be read: {error}") from error
 
 
 def note_from_json(data: Json) -> SampleNote:

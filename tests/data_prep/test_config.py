@@ -32,6 +32,8 @@ PLACES = ["manifest=m.csv", "output=o"]
         "references.max_count=2",
         "references.max_similarity=nan",
         "pack.samples_per_shard=0",
+        "pack.shard_bytes=0",
+        "pack.validation=0.95",
         "run.num_workers=-1",
         "run.max_attempts=0",
         "run.max_quarantined=1.01",
