@@ -54,9 +54,9 @@ def test_a_report_of_ten_thousand_samples_opens_at_once(tmp_path: Path) -> None:
         for path, seconds in took.items():
             seconds.append(opened(path.as_uri(), tmp_path / "a.png"))
     blank, first, other = (statistics.median(seconds) for seconds in took.values())
-    size_mb = front.stat().st_size / 1e6
+    size = f"{len(pages)} pages, {wrote_s:.0f} s; front {front.stat().st_size / 1e6:.1f} MB"
     print(
-        f"\n{NUM_SAMPLES} samples, {NUM_PEOPLE} people: {len(pages)} pages, {wrote_s:.0f} s; front {size_mb:.1f} MB, "
+        f"\n{NUM_SAMPLES} samples, {NUM_PEOPLE} people: {size}, "
         f"opens in {first - blank:.2f} s, another page {other - blank:.2f} s, an empty one {blank:.2f} s"
     )
     assert first - blank < 2
