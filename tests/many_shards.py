@@ -21,7 +21,7 @@ KINDS, PER_SHARD = 12, 1000
 def make_many(folder: Path, num_samples: int, num_people: int, *, size: tuple[int, int] = (96, 160)) -> Path:
     """A finished folder; each sample shows two or three of ``num_people``, its clip is one of ten of its source."""
     folder.mkdir(parents=True)
-    kinds = [encode_sample(_resized(make_sample(k), size, k)) for k in range(KINDS)]
+    kinds = [encode_sample(resized(make_sample(k), size, k)) for k in range(KINDS)]
     written = [
         write_tar(
             folder / shard_name("train", at),
@@ -37,7 +37,7 @@ def make_many(folder: Path, num_samples: int, num_people: int, *, size: tuple[in
     return folder
 
 
-def _resized(sample: Sample, size: tuple[int, int], seed: int) -> Sample:
+def resized(sample: Sample, size: tuple[int, int], seed: int) -> Sample:
     """At a real size, with noise for detail, so that pictures of it weigh what real ones do."""
     height, width = size
     dice = np.random.default_rng(seed)

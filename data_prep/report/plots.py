@@ -40,7 +40,7 @@ def save_plots(folder: Path, output: Path) -> list[Path]:
         json.loads((folder / CALIBRATION).read_text())["curve"] if (folder / CALIBRATION).is_file() else []
     )
     if curve:
-        drawn["calibration"] = _calibration(curve, shards.manifest.facts["calibration"])
+        drawn["calibration"] = calibration_plot(curve, shards.manifest.facts["calibration"])
     output.mkdir(parents=True, exist_ok=True)
     written = []
     for name, figure in drawn.items():
@@ -167,7 +167,7 @@ def _people(shards: ShardSet) -> Any:
     return figure
 
 
-def _calibration(curve: Sequence[Json], facts: Json) -> Any:
+def calibration_plot(curve: Sequence[Json], facts: Json) -> Any:
     """False accepts and false rejects at every threshold, and the threshold in force."""
     figure, (axes,) = _figure(9, 4.2)
     at = [row["threshold"] for row in curve]
