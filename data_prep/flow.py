@@ -84,9 +84,7 @@ def prepare(
             linked = _link(kept, config, faces, on_progress)
             plans, selected = _select(kept, linked, config, on_progress)
             decisions += [*failed, *_fates(kept, linked), *selected]
-            corpus = Corpus(
-                {w.clip.id: w for w in kept}, linked, None if repack else standing(output, config)
-            )
+            corpus = Corpus({w.clip.id: w for w in kept}, linked, standing(output, config), repack)
             packed = pack(workers, plans, corpus, config, desk, on_progress)
         facts = catalogue.facts(linked, decisions, packed.rows, config)
         catalogue.write(output / NEXT, linked, decisions, packed.rows)

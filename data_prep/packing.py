@@ -46,12 +46,13 @@ class PackError(Exception):
 
 @dataclass(frozen=True)
 class Corpus:
-    """What packing knows beside the plans. works: by clip id; before: the shards that stand in the output, if they
-    may stay."""
+    """What packing knows beside the plans. works: by clip id; before: the shards that stand in the output; repack:
+    none of them may stay, but every source keeps its side of the split."""
 
     works: Mapping[str, ClipWork]
     linked: Linked
     before: Generation | None
+    repack: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def pack(
     sides = _sides(plans, corpus, config.pack)
     wanted = {p.note.key: (descent(p, "", now, config), sides[p.note.source_id]) for p in plans}
     before, kept = corpus.before, list[ShardFile]()
-    if before is not None:
+    if before is not None and not corpus.repack:
         kept = held(output, before, wanted, now, corpus.linked.character_of())
     names = {file.name for file in kept}
     old = [] if before is None else [row for row in before.rows.values() if row.shard in names]
