@@ -108,7 +108,7 @@ class ShardSet:
                         os.close(handle)
                     handle, shard = -1, ""
                     handle, shard = self._opened(row), row.shard
-                yield row, self._checked(row, _parts(handle, row), check)
+                yield row, self._checked(row, list(_parts(handle, row)), check)
         finally:
             if handle >= 0:
                 os.close(handle)
@@ -122,7 +122,7 @@ class ShardSet:
         for row in (self.rows[index] for index in order):
             handle = self._opened(row)
             try:
-                ((header, data, _),) = _parts(handle, replace(row, length=BLOCK))
+                header, data, _ = next(_parts(handle, row))
             finally:
                 os.close(handle)
             if header[NAME].rstrip(b"\0") != f"{row.key}.json".encode():
@@ -178,19 +178,16 @@ def _row(data: Json) -> IndexRow:
     return IndexRow(**{**data, "cast": tuple(data["cast"])})
 
 
-def _parts(handle: int, row: IndexRow) -> list[_Part]:
+def _parts(handle: int, row: IndexRow) -> Iterator[_Part]:
     """Header, data and padding of each member, read one by one so that nothing is copied. Where bytes are no tar,
     these are other bytes than the index was written for, and their checksum says so."""
     at, end = row.offset, row.offset + row.length
-    parts = []
     while at < end:
         header = os.pread(handle, BLOCK, at)
-        size = _size(header)
-        data = os.pread(handle, size, at + BLOCK)
-        padding = os.pread(handle, -size % BLOCK, at + BLOCK + size)
-        parts.append((header, data, padding))
-        at += BLOCK + size + -size % BLOCK
-    return parts
+        size = min(_size(header), max(end - at - BLOCK, 0))  # a damaged header may say anything
+        padding = -size % BLOCK
+        yield header, os.pread(handle, size, at + BLOCK), os.pread(handle, padding, at + BLOCK + size)
+        at += BLOCK + size + padding
 
 
 def _size(header: bytes) -> int:
