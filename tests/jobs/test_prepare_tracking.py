@@ -19,7 +19,10 @@ from tests.small_shards import make_shards
 FACTS = {
     "num_clips": 12,
     "num_clips_kept": 11,
-    "calibration": {"threshold": 0.4, "false_accept": 0.01, "false_reject": None, "pack": "embedded"},
+    "calibration": {
+        **{"threshold": 0.4, "false_accept": 0.01, "false_reject": None, "pack": "embedded"},
+        **{"num_positive": 50, "num_negative": 5},
+    },
     "lost_by_rule": {"window: too_few_references": 3},
     "limits": {"min_similarity": 0.4},
 }
