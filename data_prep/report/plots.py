@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from data_prep import ledger
-from data_prep.records import Decision, Json
+from data_prep.records import Decision, Fate, Json
 from data_prep.report.charts import Histogram
 from data_prep.report.gather import MOST_READ, spaced
 from data_prep.report.page import distributions
 from data_prep.shards import ShardSet
 
 INK, SOFT, KEPT, DROPPED, BAD = "#1c2430", "#667085", "#3b6fb6", "#c9d3e2", "#d1495b"
-FATES = {"kept": KEPT, "dropped": DROPPED, "quarantined": BAD}
+FATES: dict[Fate, str] = {"kept": KEPT, "dropped": DROPPED, "quarantined": BAD}
 MOST_RULES = 14
 CALIBRATION = "calibration.json"
 

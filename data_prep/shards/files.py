@@ -129,7 +129,7 @@ def _write(
 ) -> tuple[tuple[IndexRow, ...], str]:
     """The rows, and the sha256 of the whole. Hashes are computed in two threads while bytes go to the disk: hashing
     lets go of the interpreter's lock, and so does waiting for a disk."""
-    rows: list[tuple[IndexRow, Future[dict[str, str]]]] = []
+    rows: list[tuple[IndexRow, Future[tuple[str, str]]]] = []
     whole, backlog = hashlib.sha256(), deque[Future[None]]()
     with ThreadPoolExecutor(1) as own, ThreadPoolExecutor(1) as all_of_it:
         for row, members in samples:
@@ -145,15 +145,20 @@ def _write(
         all_of_it.submit(_update, whole, end)
         stream.flush()
         os.fsync(stream.fileno())
-    return tuple(replace(row, **digests.result()) for row, digests in rows), whole.hexdigest()
+    return tuple(_with(row, *digests.result()) for row, digests in rows), whole.hexdigest()
 
 
-def _digests(parts: Sequence[bytes]) -> dict[str, str]:
+def _with(row: IndexRow, sha256: str, crc32: str) -> IndexRow:
+    return replace(row, sha256=sha256, crc32=crc32)
+
+
+def _digests(parts: Sequence[bytes]) -> tuple[str, str]:
+    """sha256 and crc32."""
     sha256, crc32 = hashlib.sha256(), 0
     for part in parts:
         sha256.update(part)
         crc32 = zlib.crc32(part, crc32)
-    return {"sha256": sha256.hexdigest(), "crc32": f"{crc32:08x}"}
+    return sha256.hexdigest(), f"{crc32:08x}"
 
 
 def _update(digest: hashlib._Hash, parts: Sequence[bytes]) -> None:
