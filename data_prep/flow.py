@@ -14,6 +14,8 @@ from pathlib import Path
 
 from data_prep import catalogue, ledger, lineage
 from data_prep.analyse import analyse
+from data_prep.captioning.questions import Captioner
+from data_prep.captioning.stage import CAPTIONS, recaption
 from data_prep.commit import NEXT, WORK, full_disk_is_said, publish, sole_user
 from data_prep.config import PrepareConfig
 from data_prep.faces.packs import PackSpec
@@ -34,7 +36,6 @@ from data_prep.work import (
     addresses,
     analyse_missing,
     analysed,
-    clips_folder,
     forget_stale,
     settled,
     too_many,
@@ -60,9 +61,11 @@ def prepare(
     analyse_one: AnalyseOne = analyse,
     retry_quarantined: bool = False,
     repack: bool = False,
+    captioner: Captioner | None = None,
 ) -> Prepared:
     """Clips to shards in ``config.output``; does nothing where the shards of these inputs are already there, and
-    writes only those that are new or hold something that changed, or, with ``repack``, all of them.
+    writes only those that are new or hold something that changed, or, with ``repack``, all of them. ``captioner``:
+    who is asked for captions, None for nobody.
 
     Raises:
         InputError: something given is wrong, too many clips were quarantined, or the disk is full. What was
@@ -71,7 +74,7 @@ def prepare(
     config, faces = settled(config)
     output = Path(config.output)
     with full_disk_is_said(output), sole_user(output, config.run.lock_wait_s) as desk:
-        clips, decisions = read_clips(Path(config.manifest), clips_folder(config))
+        clips, decisions = read_clips(config.manifest, config.clips, config.ingest)
         works = addresses(clips, config, faces, output / WORK / REMEMBERED, on_progress)
         inputs = inputs_sha256({work.clip.id: work.key for work in works}, clips, decisions, config)
         finished = finished_facts(output, inputs)
@@ -83,7 +86,8 @@ def prepare(
             kept = analysed(works, output)
             linked = _link(kept, config, faces, on_progress)
             plans, selected = _select(kept, linked, config, on_progress)
-            decisions += [*failed, *_fates(kept, linked), *selected]
+            plans, plain = _caption(plans, kept, captioner, config, on_progress)
+            decisions += [*failed, *_fates(kept, linked), *selected, *plain]
             corpus = Corpus({w.clip.id: w for w in kept}, linked, standing(output, config), repack)
             packed = pack(workers, plans, corpus, config, desk, on_progress)
         facts = catalogue.facts(linked, decisions, packed.rows, config)
@@ -139,6 +143,21 @@ def _select(
         decisions += fates
         on_progress("select", at, len(works))
     return sorted(plans, key=lambda plan: plan.note.key), decisions
+
+
+def _caption(
+    plans: list[Plan],
+    works: Sequence[ClipWork],
+    captioner: Captioner | None,
+    config: PrepareConfig,
+    on_progress: Progress,
+) -> tuple[list[Plan], list[Decision]]:
+    """With a captioner, captions that say who is who; nothing is asked where no sample is left."""
+    if captioner is None or not plans:
+        return plans, []
+    cache = Path(config.captions.cache or Path(config.output) / CAPTIONS / "answers.jsonl")
+    clips = {work.clip.id: work for work in works}
+    return recaption(plans, clips, captioner, config.captions, cache, on_progress)
 
 
 def _fates(works: Sequence[ClipWork], linked: Linked) -> list[Decision]:
