@@ -157,7 +157,7 @@ def _people(shards: ShardSet) -> Any:
     counts = Counter(name for row in shards.rows for name in row.cast).most_common()
     figure, (axes,) = _figure(9, 3.6)
     numbers = [number for _, number in counts]
-    axes.fill_between(range(1, len(numbers) + 1), numbers, step="mid", color=KEPT, alpha=0.85, linewidth=0)
+    axes.stairs(numbers, np.arange(len(numbers) + 1) + 0.5, fill=True, color=KEPT)
     axes.set_yscale("log")
     axes.set_ylim(0.8)
     axes.set_xlim(0.5, len(numbers) + 0.5)
