@@ -30,6 +30,7 @@ OURS = (
     "config.yaml",
     "ledger.parquet",
     "characters.json",
+    "calibration.json",
     *SHARDS,
 )
 WORK = ".work"  # analysed clips, so that a re-run does not decode again

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
-from data_prep.records import InputError
+from data_prep.records import InputError, MaskRegion
 
 
 def _check(section: str, made: object, **allowed: tuple[float, float]) -> None:
@@ -108,11 +108,23 @@ class TrackConfig:
 class LinkConfig:
     """Which tracks are one person."""
 
-    threshold: float = 0.0  # cosine; 0 takes the pack's own, checked against the corpus
+    threshold: float = 0.0  # tracks are one person from this average cosine; 0 takes the pack's own
+    # share of faces seen in one frame that may pass as one person; threshold is raised until no more do, measured
+    # on every corpus anew; 1 leaves it as it is
+    max_false_accept: float = 0.01
+    max_false_reject: float = 0.05  # share of one track's own faces that a raised threshold may refuse
+    # strangers in other sources that a character may meet above the threshold, by the corpus's own distribution:
+    # the threshold between sources grows with the corpus; 1 takes one within and between sources
+    max_chance: float = 0.01
     min_norm: float = 0.0  # faces with a shorter embedding are covered or cut; 0 takes the pack's own
+    # characters of the last run stay as they are and new tracks join them; false links everything anew, and a
+    # character keeps the id that most of its tracks had
+    keep_characters: bool = True
+    overrides: str = ""  # YAML with what people decided about characters: merge, split, rename, exclude
 
     def __post_init__(self) -> None:
         _check("link", self, threshold=(-1, 1), min_norm=(0, MANY))
+        _check("link", self, max_false_accept=(1e-6, 1), max_false_reject=(0, 1), max_chance=(1e-9, 1))
 
 
 @dataclass(frozen=True)
@@ -136,6 +148,21 @@ class WindowConfig:
 
 
 @dataclass(frozen=True)
+class MaskConfig:
+    """What of a person the label map shows."""
+
+    # person: hair, clothes and body too, 3 ms a frame and person (castbank faces install person); boxes stay
+    # those of faces
+    region: MaskRegion = "face"
+
+    def __post_init__(self) -> None:
+        if self.region not in get_args(MaskRegion):
+            raise InputError(
+                f"masks.region: came {self.region!r}, allowed are {', '.join(get_args(MaskRegion))}; correct it"
+            )
+
+
+@dataclass(frozen=True)
 class ReferenceConfig:
     """Cross-face references."""
 
@@ -145,13 +172,16 @@ class ReferenceConfig:
     min_score: float = 0.0  # detector confidence; covered faces score below; 0 takes the pack's own
     min_norm: float = 0.0  # embedding length, as link.min_norm; 0 takes the pack's own
     min_sharpness: float = 20.0  # variance of the Laplacian of the aligned crop
+    min_size_px: float = (
+        40.0  # shorter side of the face in the analysed frame; the crop has 112, the rest is enlarged
+    )
     min_similarity: float = 0.0  # cosine; below: another person; 0 takes the pack's own
     max_similarity: float = 0.97  # cosine; above: the same picture
 
     def __post_init__(self) -> None:
         _check("references", self, min_count=(1, MANY), max_count=(self.min_count, MANY))
         _check("references", self, guard_gap_s=(0, MANY), min_score=(0, 1), min_norm=(0, MANY))
-        _check("references", self, min_sharpness=(0, MANY), min_similarity=(-1, 1))
+        _check("references", self, min_sharpness=(0, MANY), min_size_px=(0, MANY), min_similarity=(-1, 1))
         _check("references", self, max_similarity=(self.min_similarity, 1))
 
 
@@ -242,6 +272,7 @@ class PrepareConfig:
     tracks: TrackConfig = field(default_factory=TrackConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
     windows: WindowConfig = field(default_factory=WindowConfig)
+    masks: MaskConfig = field(default_factory=MaskConfig)
     references: ReferenceConfig = field(default_factory=ReferenceConfig)
     captions: CaptionConfig = field(default_factory=CaptionConfig)
     pack: PackConfig = field(default_factory=PackConfig)

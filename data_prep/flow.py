@@ -18,12 +18,14 @@ from data_prep.captioning.questions import Captioner
 from data_prep.captioning.stage import CAPTIONS, recaption
 from data_prep.commit import NEXT, WORK, full_disk_is_said, publish, sole_user
 from data_prep.config import PrepareConfig
+from data_prep.earlier import read_earlier
 from data_prep.faces.packs import PackSpec
 from data_prep.fingerprints import REMEMBERED, inputs_sha256
 from data_prep.identities import Linked, link
 from data_prep.isolation import Workers
 from data_prep.lineage import standing
 from data_prep.manifest import read_clips
+from data_prep.overrides import Overrides, read_overrides
 from data_prep.packing import Corpus, pack
 from data_prep.records import Decision, Json, Progress
 from data_prep.references import Candidate, candidates_of
@@ -76,7 +78,9 @@ def prepare(
     with full_disk_is_said(output), sole_user(output, config.run.lock_wait_s) as desk:
         clips, decisions = read_clips(config.manifest, config.clips, config.ingest)
         works = addresses(clips, config, faces, output / WORK / REMEMBERED, on_progress)
-        inputs = inputs_sha256({work.clip.id: work.key for work in works}, clips, decisions, config)
+        overrides = read_overrides(config.link.overrides)
+        keys = {work.clip.id: work.key for work in works}
+        inputs = inputs_sha256(keys, clips, decisions, config, overrides.as_json())
         finished = finished_facts(output, inputs)
         if finished is not None and not repack and not (retry_quarantined and finished["num_quarantined"]):
             return Prepared(output, finished, worked=False)
@@ -84,7 +88,7 @@ def prepare(
             failed = analyse_missing(workers, works, config, desk, on_progress, analyse_one=analyse_one)
             _refuse_many(failed, len(works), config)
             kept = analysed(works, output)
-            linked = _link(kept, config, faces, on_progress)
+            linked = _link(kept, config, faces, overrides, on_progress)
             plans, selected = _select(kept, linked, config, on_progress)
             plans, plain = _caption(plans, kept, captioner, config, on_progress)
             decisions += [*failed, *_fates(kept, linked), *selected, *plain]
@@ -119,10 +123,16 @@ def _refuse_many(quarantined: Sequence[Decision], num_clips: int, config: Prepar
         raise too_many(quarantined, num_clips, f"allowed are {allowed:g}")
 
 
-def _link(works: Sequence[ClipWork], config: PrepareConfig, pack: PackSpec, on_progress: Progress) -> Linked:
-    known = catalogue.known_characters(Path(config.output))
+def _link(
+    works: Sequence[ClipWork],
+    config: PrepareConfig,
+    pack: PackSpec,
+    overrides: Overrides,
+    on_progress: Progress,
+) -> Linked:
+    earlier = read_earlier(Path(config.output))
     on_progress("link", 0, 1)
-    linked = link((w.load() for w in works), config.link, pack.name, known)
+    linked = link((w.load() for w in works), config.link, pack.name, earlier, overrides)
     on_progress("link", 1, 1)
     return linked
 
@@ -138,7 +148,8 @@ def _select(
     plans: list[Plan] = []
     decisions: list[Decision] = []
     for at, work in enumerate(works, 1):
-        found, fates = select(work.load(windows=True), character_of, candidates, config)
+        clip = work.load(windows=True)
+        found, fates = select(clip, character_of, candidates, config, excluded=linked.excluded)
         plans += found
         decisions += fates
         on_progress("select", at, len(works))

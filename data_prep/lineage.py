@@ -16,8 +16,8 @@ from pathlib import Path
 
 from data_prep.atomic import write_atomic
 from data_prep.config import PrepareConfig
-from data_prep.fingerprints import RECIPE, digest
-from data_prep.records import InputError
+from data_prep.fingerprints import RECIPE, digest, result_knobs
+from data_prep.records import InputError, Json
 from data_prep.samples import Plan
 from data_prep.shards import IndexRow, Manifest, ShardFile, ShardSet, Split
 from data_prep.shards.sample import SCHEMA
@@ -52,20 +52,21 @@ class Descent:
 
 @dataclass(frozen=True)
 class Generation:
-    """The shards that stand in an output: manifest, index rows and lineage, both by the sample's key."""
+    """The shards that stand in an output: manifest, index rows and lineage, both by the sample's key; as_now: made by
+    the rules that are in force, so that shards may stay; sides: split by source, where its share is the one that is
+    wanted."""
 
     manifest: Manifest
     rows: Mapping[str, IndexRow]
     lines: Mapping[str, Descent]
-
-    def sides(self) -> dict[str, Split]:
-        """Split by source."""
-        return {row.source_id: row.split for row in self.rows.values()}
+    as_now: bool
+    sides: Mapping[str, Split]
 
 
-def packing(config: PrepareConfig) -> str:
-    """Hash of what decides how samples are put into shards."""
-    return digest({"schema": SCHEMA, "knobs": asdict(config.pack)})[:16]
+def packing(config: PrepareConfig) -> Json:
+    """For the manifest: a hash of the rules that samples were made by and put into shards, and the split's share."""
+    rules = {"recipe": RECIPE, "schema": SCHEMA, "knobs": result_knobs(config)}
+    return {"rules": digest(rules)[:16], "validation": config.pack.validation}
 
 
 def states(works: Iterable[ClipWork]) -> dict[str, str]:
@@ -77,11 +78,10 @@ def states(works: Iterable[ClipWork]) -> dict[str, str]:
     return found
 
 
-def descent(plan: Plan, shard: str, now: Mapping[str, str], config: PrepareConfig) -> Descent:
+def descent(plan: Plan, shard: str, now: Mapping[str, str]) -> Descent:
     """The line of a sample that is packed into ``shard``; ``now``: the clips' states."""
     clip_id, note = plan.note.clip_id, asdict(plan.note)
     del note["references"]
-    rules = {"recipe": RECIPE, "schema": SCHEMA, "references": asdict(config.references)}
     made = {"note": note, "caption": plan.caption, "slots": plan.slots, "clip": now[clip_id]}
     return Descent(
         key=plan.note.key,
@@ -92,22 +92,24 @@ def descent(plan: Plan, shard: str, now: Mapping[str, str], config: PrepareConfi
         references=tuple(
             tuple(Origin(p.clip_id, now[p.clip_id], p.track_id, p.crop) for p in slot) for slot in plan.crops
         ),
-        basis=digest({**rules, **made}),
+        basis=digest(made),
     )
 
 
 def standing(output: Path, config: PrepareConfig) -> Generation | None:
-    """What stands in the output; None where there is nothing, it is damaged, or shards are to be put together in
-    another way."""
+    """What stands in the output; None where there is nothing, or it is damaged."""
     try:
         shards = ShardSet.open(output, "all")
         lines = [_line(text) for text in (output / LINEAGE).read_text(encoding="utf-8").splitlines()]
     except (InputError, FileNotFoundError, ValueError, TypeError, KeyError):
         return None
-    if shards.manifest.facts.get("packing") != packing(config):
-        return None
     rows, by_key = {row.key: row for row in shards.rows}, {line.key: line for line in lines}
-    return Generation(shards.manifest, rows, by_key) if rows.keys() == by_key.keys() else None
+    if rows.keys() != by_key.keys():
+        return None
+    wanted, made = packing(config), shards.manifest.facts.get("packing") or {}
+    same_share = made.get("validation") == wanted["validation"]
+    sides = {row.source_id: row.split for row in shards.rows} if same_share else {}
+    return Generation(shards.manifest, rows, by_key, made == wanted, sides)
 
 
 def held(

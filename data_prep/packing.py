@@ -93,9 +93,9 @@ def pack(
     output = Path(config.output)
     now = states(corpus.works.values())
     sides = _sides(plans, corpus, config.pack)
-    wanted = {p.note.key: (descent(p, "", now, config), sides[p.note.source_id]) for p in plans}
+    wanted = {p.note.key: (descent(p, "", now), sides[p.note.source_id]) for p in plans}
     before, kept = corpus.before, list[ShardFile]()
-    if before is not None and not corpus.repack:
+    if before is not None and before.as_now and not corpus.repack:
         kept = held(output, before, wanted, now, corpus.linked.character_of())
     names = {file.name for file in kept}
     old = [] if before is None else [row for row in before.rows.values() if row.shard in names]
@@ -153,7 +153,7 @@ def _sides(plans: Sequence[Plan], corpus: Corpus, limits: PackConfig) -> dict[st
     people = [{source_of[track] for track in person.track_ids} for person in corpus.linked.characters]
     counts = Counter(dict.fromkeys(source_of.values(), 0))
     counts.update(plan.note.source_id for plan in plans)
-    return split_sources(counts, people, limits.validation, corpus.before.sides() if corpus.before else {})
+    return split_sources(counts, people, limits.validation, corpus.before.sides if corpus.before else {})
 
 
 def _jobs(

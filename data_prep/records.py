@@ -21,6 +21,7 @@ U8 = npt.NDArray[np.uint8]
 Consent = Literal["granted", "unknown", "refused"]
 Fate = Literal["kept", "dropped", "quarantined"]
 Origin = Literal["other_clip", "other_shot", "same_shot"]
+MaskRegion = Literal["face", "person"]
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, items done, items in all); the command line draws it, a test may ignore it."""
@@ -185,10 +186,12 @@ class Character:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Same-person threshold (cosine) in force, and what was measured with it on this corpus.
+    """Same-person thresholds (cosine) in force, and what was measured with them on this corpus.
 
-    false_accept: share of co-visible pairs at or above it; false_reject: share of far-apart same-track pairs
-    below it; both NaN when there was no such pair.
+    threshold: within a source; corpus_threshold: between sources, at least as high; base_threshold: the pack's or
+    the configured one, before the corpus raised it. false_accept: share of co-visible pairs at or above threshold;
+    false_reject: share of far-apart same-track pairs below it; both NaN when there was no such pair. curve: cosine
+    with both rates at it, over the range of what was measured.
     """
 
     pack: str
@@ -197,6 +200,9 @@ class Calibration:
     false_reject: float
     num_positive: int
     num_negative: int
+    base_threshold: float
+    corpus_threshold: float
+    curve: tuple[tuple[float, float, float], ...] = ()
 
 
 Json = dict[str, Any]

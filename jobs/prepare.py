@@ -147,21 +147,43 @@ def _summary(output: Path, prepared: Prepared) -> str:
         lines.append(
             f"{facts['num_quarantined']} clips quarantined: the ledger says why and how to try again"
         )
-    accepted = facts["calibration"]["false_accept"]
-    if accepted is not None and accepted > MOST_FALSE_ACCEPTS:
-        lines.append(
-            f"warning: {accepted:.1%} of faces seen together pass as one person at cosine "
-            f"{facts['calibration']['threshold']:g}; raise link.threshold"
-        )
+    lines += _people(facts)
     where = shlex.quote(str(output))
     if facts["num_samples"]:
         lines.append(
-            f"in {where}: shard-*.tar, index.jsonl, manifest.json, ledger.parquet, characters.json, faces/"
+            f"in {where}: shard-*.tar, index.jsonl, manifest.json, ledger.parquet, characters.json, "
+            "calibration.json, faces/"
         )
         lines.append(f"next: castbank report {where} (it lists what was left out and why)")
     else:
         lines.append(f"no sample is left; {where}/ledger.parquet names the rule for every clip and window")
     return "\n".join(lines) + "\n"
+
+
+def _people(facts: Json) -> list[str]:
+    """What a person should know, or look at, of who was taken for whom."""
+    lines = []
+    seen = facts["calibration"]
+    if seen["threshold"] > seen["base_threshold"]:
+        lines.append(
+            f"one person from cosine {seen['threshold']:g} instead of {seen['base_threshold']:g}: faces seen "
+            "together are this alike (calibration.json)"
+        )
+    if seen["false_accept"] is not None and seen["false_accept"] > MOST_FALSE_ACCEPTS:
+        lines.append(
+            f"warning: {seen['false_accept']:.1%} of faces seen together pass as one person at cosine "
+            f"{seen['threshold']:g}: people who look alike, mirrors, or pictures of who is there; raise "
+            "link.threshold, or say in link.overrides who is whom"
+        )
+    if facts["num_alike"]:
+        pairs = "pair" if facts["num_alike"] == 1 else "pairs"
+        lines.append(
+            f"{facts['num_alike']} {pairs} of characters look alike and stay apart: see 'alike' in "
+            "characters.json; link.overrides merges and splits"
+        )
+    if facts["num_excluded"]:
+        lines.append(f"{facts['num_excluded']} characters left out, whole or in part, by link.overrides")
+    return lines
 
 
 def _part_summary(args: argparse.Namespace, part: Part, done: PartDone) -> str:

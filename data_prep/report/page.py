@@ -13,6 +13,7 @@ from data_prep import ledger
 from data_prep.atomic import write_atomic
 from data_prep.catalogue import known_characters
 from data_prep.records import Decision, Progress
+from data_prep.reference_figures import dropped_shares, figures
 from data_prep.report.charts import Histogram, svg
 from data_prep.report.fragments import lost_items, lost_table, number_tiles
 from data_prep.report.gather import MOST_PEOPLE, gather, show_people, spaced
@@ -56,7 +57,7 @@ def write_report(
         calibration=escape(_calibration(shards)),
         people_links=people.links(1),
         people=people.first,
-        samples_note=_samples_note(len(shown), len(shards)),
+        samples_note=_samples_note(len(shown), len(shards), figures(gathered.notes).sentence()),
         samples_links=samples.links(1),
         samples=samples.first,
         charts="".join(svg(chart) for chart in distributions(gathered.notes, limits)),
@@ -125,14 +126,19 @@ def _calibration(shards: ShardSet) -> str:
         f"{rate:.2%} {name} over {count} {pairs}" if rate is not None else f"no {pairs} to measure {name}"
         for name, rate, count, pairs in wrong
     ]
-    return f"Face pack {seen['pack']}, same person from cosine {seen['threshold']:g}: {', '.join(rates)}."
+    between = seen.get("corpus_threshold", seen["threshold"])
+    return (
+        f"Face pack {seen['pack']}, same person from cosine {seen['threshold']:g} within a source and {between:g} "
+        f"between sources: {', '.join(rates)}. calibration.json has the rates of every threshold."
+    )
 
 
-def _samples_note(shown: int, total: int) -> str:
+def _samples_note(shown: int, total: int, references: str) -> str:
     some = f"{shown} of {total}, evenly spaced. " if shown < total else ""
     return (
         f"{some}Numbers are cast slots; each slot's references stand beside it with where they come from, their "
-        "cosine to the person's faces in the sample, the distance in time, and yaw."
+        "cosine to the person's faces in the sample, the distance in time, and yaw. "
+        f"{references[:1].upper()}{references[1:]}."
     )
 
 
@@ -165,8 +171,12 @@ def distributions(notes: Sequence[SampleNote], limits: Mapping[str, float]) -> l
 
 def _lost_note(decisions: Sequence[Decision]) -> str:
     lost = sum(decision.fate != "kept" for decision in decisions)
+    num_windows = sum(decision.kind in ("window", "sample") for decision in decisions)
+    shares = dropped_shares(ledger.count_by_rule(decisions), num_windows)
+    windows = ", ".join(f"{share:.0%} {rule}" for rule, share in shares.items())
     return (
-        f"{lost} of {len(decisions)} items; every decision is in ledger.parquet."
+        f"{lost} of {len(decisions)} items; every decision is in ledger.parquet. Of {num_windows} windows "
+        f"were dropped: {windows or 'none'}."
         if decisions
         else "No ledger."
     )

@@ -8,7 +8,7 @@ A sample is five members with one dot-free key; every sample of a folder has the
 ``KEY.txt``             the training caption, UTF-8: one identity sentence per cast slot, then the description
 ``KEY.json``            the ``SampleNote``: where it comes from, the cast, every reference's origin, captions
 ``KEY.labelmap.png``    8-bit grey, the T label maps stacked from top to bottom (height T·H); 0 is nobody, k is
-                        the k-th of the cast
+                        the k-th of the cast: their face, or, where ``mask_region`` says so, all of them
 ``KEY.references.png``  RGB, one row per cast slot, one 112x112 aligned face per reference, black where a slot
                         has fewer
 ======================  ====================================================================================

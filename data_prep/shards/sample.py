@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data_prep.records import U8, Captions, Consent, InputError, Json, Origin
+from data_prep.records import U8, Captions, Consent, InputError, Json, MaskRegion, Origin
 
 SCHEMA = 1
 MEMBERS = ("json", "labelmap.png", "mp4", "references.png", "txt")
@@ -41,7 +41,8 @@ class CastMember:
 @dataclass(frozen=True)
 class ReferenceNote:
     """Where one reference face comes from. time_s: in its clip's file; time_gap_s: distance in the source's
-    time to the nearest frame of the sample, None when the source differs; similarity: cosine in [-1,1]."""
+    time to the nearest frame of the sample, None when the source differs; similarity: cosine in [-1,1]; size_px:
+    shorter side of the face where it was cut out, 0 in shards from before it was kept."""
 
     character_id: str
     clip_id: str
@@ -55,14 +56,16 @@ class ReferenceNote:
     yaw_deg: float
     yaw_difference_deg: float
     sharpness: float
+    size_px: float = 0.0
 
 
 @dataclass(frozen=True)
 class SampleNote:
     """What ``KEY.json`` holds. frames: analysed frame indices of the clip, frame_times_s: their times in the
-    clip's file, both of length T; boxes_px: per slot T boxes x1 y1 x2 y2 at the sample's own size, None where
-    the person is not seen; start_s and end_s: span in the source; guard_gap_s: least distance of a reference of
-    the same shot; references: per slot, in the order of the picture's columns."""
+    clip's file, both of length T; boxes_px: per slot T boxes x1 y1 x2 y2 of the face at the sample's own size, None
+    where it is not seen; mask_region: what of a person the label map shows; start_s and end_s: span in the source;
+    guard_gap_s: least distance of a reference of the same shot; similarity_bounds: least and greatest similarity of
+    a reference; references: per slot, in the order of the picture's columns."""
 
     key: str
     clip_id: str
@@ -83,6 +86,8 @@ class SampleNote:
     guard_gap_s: float
     licence: str = ""
     consent: Consent = "unknown"
+    similarity_bounds: tuple[float, float] = (-1.0, 1.0)
+    mask_region: MaskRegion = "face"
     schema: int = SCHEMA
 
 
@@ -105,11 +110,11 @@ def check_references(note: SampleNote) -> None:
         if not references:
             raise ShardError(f"{where}: no reference; at least one from outside the window is needed")
         for reference in references:
-            problem = _trespass(note, member, reference)
+            problem = _trespass(note, member, reference) or _unlike(note, reference)
             if problem:
                 raise ShardError(
                     f"{where}: reference {reference.clip_id} frame {reference.frame} {problem}; references come "
-                    "from outside the frames being trained on: prepare the shards again"
+                    "from outside the frames being trained on and show the same person: prepare the shards again"
                 )
 
 
@@ -127,6 +132,13 @@ def _trespass(note: SampleNote, member: CastMember, reference: ReferenceNote) ->
         if reference.origin == "same_shot" and (reference.time_gap_s or 0) < note.guard_gap_s:
             return f"is {reference.time_gap_s} s away, the guard gap is {note.guard_gap_s} s"
     return ""
+
+
+def _unlike(note: SampleNote, reference: ReferenceNote) -> str:
+    """Why a reference is not surely the same person, or surely the same picture, or an empty string."""
+    low, high = note.similarity_bounds
+    allowed = low <= reference.similarity <= high
+    return "" if allowed else f"has similarity {reference.similarity}, allowed is {low} to {high}"
 
 
 def encode_sample(sample: Sample) -> dict[str, bytes]:

@@ -328,3 +328,15 @@ def test_a_full_disk_while_packing_is_said_and_leaves_nothing(
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
     run(corpus, output)
     assert hashes(output) == hashes(expected[1])
+
+
+def test_other_rules_leave_no_shard_and_no_source_changes_its_side(tmp_path: Path) -> None:
+    corpus, output = make_corpus(tmp_path / "corpus"), tmp_path / "out"
+    add_clips(corpus, {"other1": [3], "third": [5], "third2": [5]}, "elsewhere")
+    config = replace(config_for(corpus, output), pack=PackConfig(samples_per_shard=3, validation=0.2))
+    prepare(config, quiet, analyse_one=paint)
+    sides = {row.source_id: row.split for row in ShardSet.open(output, "all").rows}
+    strict = replace(config, references=replace(config.references, min_count=3))
+    done = prepare(strict, quiet, analyse_one=paint)
+    assert done.num_kept == 0
+    assert {row.source_id: row.split for row in ShardSet.open(output, "all").rows}.items() <= sides.items()
