@@ -52,9 +52,9 @@ class Descent:
 
 @dataclass(frozen=True)
 class Generation:
-    """The shards that stand in an output: manifest, index rows and lineage, both by the sample's key; as_now: made by
-    the rules that are in force, so that shards may stay; sides: split by source, where its share is the one that is
-    wanted."""
+    """The shards that stand in an output: manifest, index rows and lineage, both by the sample's key; as_now: made
+    by the rules that are in force, so that shards may stay; sides: split by source, where its share is the one that
+    is wanted."""
 
     manifest: Manifest
     rows: Mapping[str, IndexRow]
@@ -64,7 +64,7 @@ class Generation:
 
 
 def packing(config: PrepareConfig) -> Json:
-    """For the manifest: a hash of the rules that samples were made by and put into shards, and the split's share."""
+    """For the manifest: a hash of the rules that samples are made by and put into shards, and the split's share."""
     rules = {"recipe": RECIPE, "schema": SCHEMA, "knobs": result_knobs(config)}
     return {"rules": digest(rules)[:16], "validation": config.pack.validation}
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cluster.job_folder import ENV_TOKEN
 from data_prep.config import CaptionConfig, PrepareConfig
-from data_prep.records import InputError
+from data_prep.records import InputError, Json
 from jobs.knobs import add_arguments
 
 if TYPE_CHECKING:
