@@ -64,7 +64,7 @@ class Generation:
 
 
 def packing(config: PrepareConfig) -> Json:
-    """For the manifest: a hash of the rules that samples were made and put into shards by; the split's share."""
+    """For the manifest: a hash of the rules that samples are made by and put into shards, and the split's share."""
     rules = {"recipe": RECIPE, "schema": SCHEMA, "knobs": result_knobs(config)}
     return {"rules": digest(rules)[:16], "validation": config.pack.validation}
 

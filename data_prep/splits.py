@@ -57,7 +57,7 @@ def split_sources(
         chosen = [min(filled, key=lambda group: _size(group, num_samples))]
     for group in free:
         sides |= dict.fromkeys(group, "validation" if group in chosen else "train")
-    _refuse_one_sided(sides, num_samples, share)
+    _refuse_one_sided(sides, num_samples, share, before)
     return sides
 
 
@@ -89,11 +89,14 @@ def _size(group: Collection[str], num_samples: Mapping[str, int]) -> int:
     return sum(num_samples[source] for source in group)
 
 
-def _refuse_one_sided(sides: Mapping[str, Split], num_samples: Mapping[str, int], share: float) -> None:
+def _refuse_one_sided(
+    sides: Mapping[str, Split], num_samples: Mapping[str, int], share: float, before: Mapping[str, Split]
+) -> None:
     there = {side for source, side in sides.items() if num_samples[source]}
     if there and len(there) < 2:
         count = sum(1 for number in num_samples.values() if number)
         raise InputError(
-            f"pack.validation={share:g}: {count} sources with samples hang together by the people they show, and "
-            f"all would be for {there.pop()}; set it to 0, or prepare clips of others (what is analysed stays)"
+            f"pack.validation={share:g}: {count} sources with samples hang together by the people they show, or were "
+            f"for {min(there)} before, so that all would be; set it to 0, prepare clips of others"
+            f"{' or take a new output' if before else ''} (what is analysed stays)"
         )

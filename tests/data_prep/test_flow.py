@@ -336,7 +336,7 @@ def test_other_rules_leave_no_shard_and_no_source_changes_its_side(tmp_path: Pat
     config = replace(config_for(corpus, output), pack=PackConfig(samples_per_shard=3, validation=0.2))
     prepare(config, quiet, analyse_one=paint)
     sides = {row.source_id: row.split for row in ShardSet.open(output, "all").rows}
-    strict = replace(config, references=replace(config.references, min_count=3))
+    strict = replace(config, references=replace(config.references, max_count=2))
     done = prepare(strict, quiet, analyse_one=paint)
     assert done.num_kept == 0
     assert {row.source_id: row.split for row in ShardSet.open(output, "all").rows}.items() <= sides.items()

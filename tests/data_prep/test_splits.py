@@ -76,5 +76,11 @@ def test_without_a_share_all_are_for_training() -> None:
 
 
 def test_one_group_alone_is_refused_and_said() -> None:
-    with pytest.raises(InputError, match=r"pack\.validation=0\.2: 2 sources .* set it to 0, or prepare"):
+    with pytest.raises(InputError, match=r"pack\.validation=0\.2: 2 sources .* set it to 0, prepare"):
         split_sources({"a": 5, "b": 5, "empty": 0}, [["a", "b"]], 0.2, {})
+
+
+def test_what_was_trained_on_is_never_for_validation_even_where_none_is_left_for_it() -> None:
+    before = {"a": "train", "b": "validation"}
+    with pytest.raises(InputError, match=r"1 sources .* were for train before, .* or take a new output"):
+        split_sources({"a": 5, "b": 0}, [], 0.2, before)  # type: ignore[arg-type]
