@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import calibration, ledger
+from data_prep import calibration, ledger, ledger_page
 from data_prep.config import PrepareConfig
 from data_prep.earlier import CHARACTERS, EMBEDDINGS
 from data_prep.identities import Linked, by_track
@@ -52,7 +52,7 @@ def facts(
 
 def write(folder: Path, linked: Linked, decisions: Sequence[Decision], rows: Sequence[IndexRow]) -> None:
     """Write ledger, calibration, characters and embeddings into ``folder``; same content, same bytes."""
-    ledger.write(folder / ledger.LEDGER, decisions)
+    ledger_page.write_both(folder, decisions)
     calibration.write(folder, linked.calibration)
     text = json.dumps(_characters(linked, rows), indent=1, ensure_ascii=False) + "\n"
     (folder / CHARACTERS).write_text(text, encoding="utf-8")

@@ -29,11 +29,14 @@ OURS = (
     "lineage.jsonl",
     "config.yaml",
     "ledger.parquet",
+    "ledger.html",
+    "stopped",
     "characters.json",
     "calibration.json",
     *SHARDS,
 )
 WORK = ".work"  # analysed clips, so that a re-run does not decode again
+STOPPED = "stopped"  # the ledger of a run that was stopped because too much failed, until one is not
 NEXT = ".next"  # the generation that is being written: what it has of its own
 READY = ".ready"  # the same when it is whole; whatever happens now, it becomes the output's content
 POLL_S = 0.2
@@ -232,6 +235,7 @@ def _move_in(output: Path) -> None:
         (new / MANIFEST).replace(output / MANIFEST)
         _sync_one(output)
     shutil.rmtree(new)
+    shutil.rmtree(output / STOPPED, ignore_errors=True)
 
 
 def sync(folder: Path) -> None:

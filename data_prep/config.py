@@ -80,7 +80,7 @@ class DecodeConfig:
         1280  # faces of 48 px in 4K are 16 px here, below what a recogniser can use; 4K is 9x slower
     )
     max_chunk_bytes: int = 512 * 1024**2  # frames in memory at once
-    timeout_s: float = 600.0  # per clip and attempt, decoding and analysis together
+    timeout_s: float = 600.0  # per attempt and 1,000 frames begun, decoding and analysis together
     # decord: where it reads rightly, PyAV elsewhere. pyav: always; as fast, and it refuses damaged files (113 of
     # 120 with one bit flipped) of which decord gives the frames as if nothing were (71 of 120 visibly wrong)
     reader: Reader = "decord"
@@ -264,7 +264,7 @@ class RunConfig:
 
     num_workers: int = 0  # 0: one per core
     max_attempts: int = 3  # a clip that kills its worker this often is quarantined
-    max_quarantined: float = 0.1  # share of clips; more than this and the run fails, nothing is packed
+    max_quarantined: float = 0.1  # share of clips; once it is plain that more will fail, the run stops
     lock_wait_s: float = (
         0.0  # for another preparation that holds the output; in a job at least 60, since a job
     )

@@ -70,6 +70,7 @@ def hash_files(
     """
     remembered = _recall(memory.parent)
     known: dict[str, _Remembered] = {}
+    on_progress("fingerprint", 0, len(addresses))
     saved_s = time.monotonic()
     with ThreadPoolExecutor(
         len(os.sched_getaffinity(0))

@@ -9,14 +9,14 @@ with the footage: pixels stay in the analyses' folders until a shard is written,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_prep import catalogue, ledger, lineage
+from data_prep import catalogue, ledger, ledger_page, lineage
 from data_prep.analyse import analyse
 from data_prep.captioning.questions import Captioner
 from data_prep.captioning.stage import CAPTIONS, recaption
-from data_prep.commit import NEXT, WORK, full_disk_is_said, publish, sole_user
+from data_prep.commit import NEXT, STOPPED, WORK, full_disk_is_said, publish, sole_user
 from data_prep.config import PrepareConfig
 from data_prep.earlier import read_earlier
 from data_prep.faces.packs import PackSpec
@@ -26,34 +26,63 @@ from data_prep.isolation import Workers
 from data_prep.lineage import standing
 from data_prep.manifest import read_clips
 from data_prep.overrides import Overrides, read_overrides
-from data_prep.packing import Corpus, pack
+from data_prep.packing import Corpus, Packed, pack
+from data_prep.quarantine import Quarantine, chosen
 from data_prep.records import Decision, Json, Progress
 from data_prep.references import Candidate, candidates_of
 from data_prep.samples import Plan, select
 from data_prep.shards import ShardError, write_index
 from data_prep.shards.files import read_manifest
+from data_prep.stages import Busy, Stage, StageClock, nobody
 from data_prep.work import (
     AnalyseOne,
     ClipWork,
+    Place,
+    TooManyFailedError,
     addresses,
     analyse_missing,
     analysed,
     forget_stale,
+    replay_command,
     settled,
-    too_many,
 )
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A finished shard folder: facts are its manifest's; worked is False where nothing had to be done; num_written
-    and num_kept: shards that were written, and those of the generation before that stay."""
+    and num_kept: shards that were written, and those of the generation before that stay; stages: what took how
+    long."""
 
     folder: Path
     facts: Json
     worked: bool
     num_written: int = 0
     num_kept: int = 0
+    stages: tuple[Stage, ...] = ()
+
+
+@dataclass(frozen=True)
+class Again:
+    """What is done again although it was done before. replay: which quarantined clips are tried
+    (``data_prep.quarantine.chosen``), empty for none; repack: whether all shards are written anew."""
+
+    replay: str = ""
+    repack: bool = False
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What is to be made. works: every clip; ingest: rows that gave none; inputs: the fingerprint of all of it;
+    repack: no shard that stands may stay."""
+
+    works: Sequence[ClipWork]
+    ingest: Sequence[Decision]
+    inputs: str
+    faces: PackSpec
+    overrides: Overrides
+    captioner: Captioner | None
+    repack: bool
 
 
 def prepare(
@@ -61,47 +90,88 @@ def prepare(
     on_progress: Progress,
     *,
     analyse_one: AnalyseOne = analyse,
-    retry_quarantined: bool = False,
-    repack: bool = False,
+    again: Again = Again(),
+    on_busy: Busy = nobody,
     captioner: Captioner | None = None,
 ) -> Prepared:
     """Clips to shards in ``config.output``; does nothing where the shards of these inputs are already there, and
-    writes only those that are new or hold something that changed, or, with ``repack``, all of them. ``captioner``:
-    who is asked for captions, None for nobody.
+    writes only those that are new or hold something that changed.
+
+    Args:
+        config: what to prepare, how and where.
+        on_progress: is told stage, items done, items in all.
+        analyse_one: what makes an analysis of a clip.
+        again: what is done again.
+        on_busy: is told how busy workers are.
+        captioner: who is asked for captions, None for nobody.
 
     Raises:
-        InputError: something given is wrong, too many clips were quarantined, or the disk is full. What was
-            analysed stays, so that the same call goes on from there.
+        InputError: something given is wrong, or the disk is full.
+        TooManyFailedError: more clips failed than may; ``stopped/`` in the output has their ledger. What was
+            analysed stays in any case, so that the same call goes on from there.
     """
     config, faces = settled(config)
     output = Path(config.output)
-    with full_disk_is_said(output), sole_user(output, config.run.lock_wait_s) as desk:
-        clips, decisions = read_clips(config.manifest, config.clips, config.ingest)
-        works = addresses(clips, config, faces, output / WORK / REMEMBERED, on_progress)
+    with (
+        full_disk_is_said(output),
+        sole_user(output, config.run.lock_wait_s) as desk,
+        Workers(config.run.num_workers) as workers,
+    ):
+        clock = StageClock(on_progress, on_busy, workers.worked_s)
+        clips, ingest = read_clips(config.manifest, config.clips, config.ingest)
+        works = addresses(clips, config, faces, output / WORK / REMEMBERED, clock)
+        num_failed = _num_failed(again.replay, Quarantine(output / WORK), works)
         overrides = read_overrides(config.link.overrides)
         keys = {work.clip.id: work.key for work in works}
-        inputs = inputs_sha256(keys, clips, decisions, config, overrides.as_json())
+        inputs = inputs_sha256(keys, clips, ingest, config, overrides.as_json())
         finished = finished_facts(output, inputs)
-        if finished is not None and not repack and not (retry_quarantined and finished["num_quarantined"]):
+        if finished is not None and not again.repack and finished["num_quarantined"] == num_failed:
             return Prepared(output, finished, worked=False)
-        with Workers(config.run.num_workers) as workers:
-            failed = analyse_missing(workers, works, config, desk, on_progress, analyse_one=analyse_one)
-            _refuse_many(failed, len(works), config)
-            kept = analysed(works, output)
-            linked = _link(kept, config, faces, overrides, on_progress)
-            plans, selected = _select(kept, linked, config, on_progress)
-            plans, plain = _caption(plans, kept, captioner, config, on_progress)
-            decisions += [*failed, *_fates(kept, linked), *selected, *plain]
-            corpus = Corpus({w.clip.id: w for w in kept}, linked, standing(output, config), repack)
-            packed = pack(workers, plans, corpus, config, desk, on_progress)
-        facts = catalogue.facts(linked, decisions, packed.rows, config)
-        catalogue.write(output / NEXT, linked, decisions, packed.rows)
-        lineage.write(output / NEXT, packed.lines)
-        write_index(output / NEXT, packed.rows, inputs, facts, packed.files)
-        publish(output)
-        forget_stale(output / WORK, works)
-    num_kept = packed.num_kept
-    return Prepared(output, facts, worked=True, num_written=len(packed.files) - num_kept, num_kept=num_kept)
+        place = Place(workers, config, desk, clock, analyse_one)
+        order = _Order(works, ingest, inputs, faces, overrides, captioner, again.repack)
+        facts, packed = _make(order, place)
+    num_written = len(packed.files) - packed.num_kept
+    return Prepared(output, facts, True, num_written, packed.num_kept, clock.stages())
+
+
+def _num_failed(replay: str, quarantine: Quarantine, works: Sequence[ClipWork]) -> int:
+    """How many clips failed earlier and are not to be tried again; why the chosen ones did is forgotten."""
+    known = quarantine.known([work.folder.name for work in works])
+    again = chosen(replay, known, {work.clip.id for work in works}) if replay else []
+    quarantine.forget(again)
+    return len(known) - len(again)
+
+
+def _make(order: _Order, place: Place) -> tuple[Json, Packed]:
+    """Everything after the clips are known, to the published folder; its facts and shards."""
+    config, output = place.config, Path(place.config.output)
+    try:
+        failed = analyse_missing(order.works, place, len(order.works), Quarantine(output / WORK))
+    except TooManyFailedError as error:
+        _note_stopped(output / STOPPED, order.ingest, error.failed, config)
+        raise
+    kept = analysed(order.works, output)
+    linked = _link(kept, order, place)
+    plans, selected = _select(kept, linked, config, place.on_progress)
+    plans, plain = _caption(plans, kept, order.captioner, config, place.on_progress)
+    decisions = [*order.ingest, *failed, *_fates(kept, linked), *selected, *plain]
+    corpus = Corpus({w.clip.id: w for w in kept}, linked, standing(output, config), order.repack)
+    packed = pack(place.workers, plans, corpus, config, place.desk, place.on_progress)
+    facts = catalogue.facts(linked, decisions, packed.rows, config)
+    catalogue.write(output / NEXT, linked, decisions, packed.rows)
+    lineage.write(output / NEXT, packed.lines)
+    write_index(output / NEXT, packed.rows, order.inputs, facts, packed.files)
+    publish(output)
+    forget_stale(output / WORK, order.works)
+    return facts, packed
+
+
+def _note_stopped(
+    folder: Path, ingest: Sequence[Decision], failed: Sequence[Decision], config: PrepareConfig
+) -> None:
+    """The ledger of a run that is stopped: its configuration lies beside it, not beside the shards."""
+    named = [replace(why, replay=replay_command(why.item, config, folder)) for why in failed]
+    ledger_page.write_both(folder, [*ingest, *named])
 
 
 def finished_facts(output: Path, inputs: str) -> Json | None:
@@ -117,23 +187,12 @@ def finished_facts(output: Path, inputs: str) -> Json | None:
     return manifest.facts if whole and (output / ledger.LEDGER).is_file() else None
 
 
-def _refuse_many(quarantined: Sequence[Decision], num_clips: int, config: PrepareConfig) -> None:
-    allowed = config.run.max_quarantined * num_clips
-    if len(quarantined) > allowed:
-        raise too_many(quarantined, num_clips, f"allowed are {allowed:g}")
-
-
-def _link(
-    works: Sequence[ClipWork],
-    config: PrepareConfig,
-    pack: PackSpec,
-    overrides: Overrides,
-    on_progress: Progress,
-) -> Linked:
-    earlier = read_earlier(Path(config.output))
-    on_progress("link", 0, 1)
-    linked = link((w.load() for w in works), config.link, pack.name, earlier, overrides)
-    on_progress("link", 1, 1)
+def _link(works: Sequence[ClipWork], order: _Order, place: Place) -> Linked:
+    earlier = read_earlier(Path(place.config.output))
+    place.on_progress("link", 0, 1)
+    clips = (work.load() for work in works)
+    linked = link(clips, place.config.link, order.faces.name, earlier, order.overrides)
+    place.on_progress("link", 1, 1)
     return linked
 
 
@@ -147,6 +206,7 @@ def _select(
             candidates.setdefault(candidate.character_id, []).append(candidate)
     plans: list[Plan] = []
     decisions: list[Decision] = []
+    on_progress("select", 0, len(works))
     for at, work in enumerate(works, 1):
         clip = work.load(windows=True)
         found, fates = select(clip, character_of, candidates, config, excluded=linked.excluded)

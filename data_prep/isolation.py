@@ -2,41 +2,48 @@
 
 A decoder that segfaults, a model that runs out of memory, a video that hangs: each costs one worker process and
 one attempt. Attempts are counted here and not by Ray, because Ray retries a crash but not an exception, cannot
-time a task out, and does not say what the dead process wrote to its stderr.
+time a task out, and does not say what the dead process wrote to its stderr. Items are read as they are needed, so
+that the driver's memory does not depend on how many there are.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
-import signal
-import tempfile
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from data_prep.records import InputError
+from data_prep import ray_session
+from data_prep.attempts import (
+    BATCH_S,
+    Done,
+    Failure,
+    Lost,
+    Task,
+    Turn,
+    Unreached,
+    ended,
+    given_up,
+    run_batch,
+)
+from data_prep.ray_session import RaySession
+
+__all__ = ["Failure", "Limits", "Task", "Workers"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 CALLS_PER_WORKER = (
-    64  # then its process is replaced, so that what decoders leak stays bounded; a start costs 2 s
+    64  # batches, then its process is replaced, so that what decoders leak stays bounded; a start costs 2 s
 )
-NOISE = "A worker died or was killed"  # Ray prints it to stdout whatever it is told; a Failure says it better
+MOST_TOGETHER = 256  # items in a batch, however short they are
 POLL_S = 0.5  # how late a timeout may be noticed
-STDERR_TAIL = 2000  # characters kept of what a failed attempt wrote
-MAX_LOST = 5  # attempts of one item that may end with a node's death before the item is taken for its cause
-OBJECT_STORE_BYTES = (
-    128 * 1024**2
-)  # results are small, data goes by file; Ray's default is 30 % of the memory
+MEMORY_STEP = 512 * 1024**2  # demands are rounded up to it: Ray keeps workers ready for each different one
+MAX_RESTARTS = 3  # of a Ray of our own whose node dies again before anything is done
 
 
 @dataclass(frozen=True)
@@ -47,44 +54,56 @@ class Limits:
     timeout_s: float
 
 
-@dataclass(frozen=True)
-class Failure:
-    """An item that failed ``attempts`` times; error_class and detail are those of the last."""
-
-    error_class: str
-    detail: str
-    attempts: int
-
-
-@dataclass(frozen=True)
-class Task(Generic[T]):
-    """An item under its name, which is a file name too."""
-
-    name: str
-    item: T
-
-
-@dataclass(frozen=True)
-class _Turn(Generic[T]):
-    """A task's next attempt. lost: earlier ones that a node took with it; they are not counted in ``number``."""
-
-    task: Task[T]
-    number: int = 1
-    lost: int = 0
-
-
 @dataclass
-class _Attempt(Generic[T]):
-    turn: _Turn[T]
-    deadline_s: float  # reckoned from its start, which its log marks
-    log: Path
+class _Batch(Generic[T]):
+    """What one call in a worker is given. started_s: when its first log was seen, from which its time counts."""
+
+    turns: list[Turn[T]]
+    logs: list[Path]
+    timeout_s: float
+    started_s: float | None = None
+
+    def is_overdue(self, now_s: float) -> bool:
+        """Whether it has had its time; what waits in Ray's queue, as where a node is gone, has not begun to."""
+        if self.started_s is None and any(log.exists() for log in self.logs):
+            self.started_s = now_s
+        return self.started_s is not None and now_s - self.started_s > self.timeout_s
 
 
-@dataclass(frozen=True)
-class _Lost:
-    """The attempt's node died, or its result was on one."""
+class _Queue(Generic[T]):
+    """Tasks that wait for a worker: those that come again, alone, then as many together as take a second."""
 
-    detail: str
+    def __init__(self, tasks: Iterable[Task[T]]) -> None:
+        self._tasks = iter(tasks)
+        self._alone: deque[Turn[T]] = deque()
+        self._next: deque[Turn[T]] = deque()
+        self._num_done = 0
+        self._busy_s = 0.0
+
+    def __bool__(self) -> bool:
+        if not self._alone and not self._next:
+            self._next.extend(Turn(task) for task in _some(self._tasks, 1))
+        return bool(self._alone or self._next)
+
+    def take(self) -> list[Turn[T]]:
+        """The turns of the next batch; there are some."""
+        if self._alone:
+            return [self._alone.popleft()]
+        most = 1
+        if self._num_done:
+            mean_s = max(self._busy_s / self._num_done, BATCH_S / MOST_TOGETHER)
+            most = max(1, int(BATCH_S / mean_s))
+        self._next.extend(Turn(task) for task in _some(self._tasks, most - len(self._next)))
+        return [self._next.popleft() for _ in range(min(most, len(self._next)))]
+
+    def learn(self, busy_s: float) -> None:
+        """An item took so long."""
+        self._num_done += 1
+        self._busy_s += busy_s
+
+    def put_back(self, turn: Turn[T], *, alone: bool) -> None:
+        """A turn that is still to be made."""
+        (self._alone if alone else self._next).append(turn)
 
 
 class Workers:
@@ -92,14 +111,15 @@ class Workers:
 
     num_workers: tasks at once; 0 is one per core, of this machine or of the cluster. A Ray of our own starts at the
     first use, keeps its files in a new folder under the system's temporary folder, and leaves no process and no
-    file behind.
+    file behind; when its node dies, it is started again and costs what was being worked on.
     """
 
     def __init__(self, num_workers: int) -> None:
         self.num_workers = num_workers or len(os.sched_getaffinity(0))
+        self._busy_s = 0.0  # of items that have ended
+        self._crew: _Crew[Any, Any] | None = None
         self._one_per_core = num_workers == 0
-        self._folder: Path | None = None
-        self._started = False
+        self._session = RaySession(self.num_workers)
 
     def __enter__(self) -> Workers:
         return self
@@ -107,17 +127,12 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._started:
-            import ray
-
-            ray.shutdown()
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._session.end()
 
     def run(
         self,
         work: Callable[[T], R],
-        tasks: Sequence[Task[T]],
+        tasks: Iterable[Task[T]],
         limits: Limits,
         logs: Path,
         on_gpu: bool = False,
@@ -128,183 +143,145 @@ class Workers:
         where Ray has any, and runs as many at once as there are. An InputError and a full disk are not the
         item's fault and are raised.
         """
-        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", NOISE)
-        import ray
-
-        if tasks:
-            self._start()
-        gpus = int(ray.cluster_resources().get("GPU", 0)) if on_gpu and tasks else 0
-        remote = ray.remote(num_cpus=1, num_gpus=min(gpus, 1), max_retries=0, max_calls=CALLS_PER_WORKER)(
-            _run_logged
-        )
-        waiting = deque(_Turn(task) for task in tasks)
-        running: dict[Any, _Attempt[T]] = {}
-        while waiting or running:
-            while waiting and len(running) < (gpus or self.num_workers):
-                turn = waiting.popleft()
-                log = logs / f"{turn.task.name}.{turn.number + turn.lost}.stderr"
-                reference = remote.remote(work, turn.task.item, log)
-                running[reference] = _Attempt(turn, time.monotonic() + limits.timeout_s, log)
-            for reference in _finished(running, limits):
-                attempt = running.pop(reference)
-                result = _result(reference, attempt, limits)
-                if isinstance(result, _Lost):
-                    self._count_workers()
-                again = _again(attempt.turn, result, limits)
-                if again is not None:
-                    waiting.append(again)
+        queue = _Queue(tasks)
+        if not queue:
+            return
+        self._start()
+        self._crew = crew = _Crew(work, limits, logs, on_gpu)
+        num_restarts = 0
+        while queue or crew.running:
+            while queue and len(crew.running) < (crew.num_gpus or self.num_workers):
+                crew.start(queue.take())
+            for turn, end in crew.ended():
+                num_restarts = 0 if isinstance(end, Done) else num_restarts
+                self._learn(end, crew, queue)
+                result = end.result if isinstance(end, Done) else end
+                again = turn.after(result, limits.max_attempts)
+                if again is None:
+                    yield turn.task, given_up(turn, result)
                 else:
-                    yield attempt.turn.task, _as_failure(attempt.turn, result)
+                    queue.put_back(again, alone=result != Unreached())
+            if crew.is_cut_off:
+                num_restarts += 1
+                if num_restarts > MAX_RESTARTS or not self._session.restart():
+                    crew.raise_why()
+                self._crew = crew = _Crew(work, limits, logs, on_gpu)
+
+    def _learn(self, end: object, crew: _Crew[T, R], queue: _Queue[T]) -> None:
+        """How long items take, and, where a node is gone, what there is without it."""
+        if isinstance(end, Done):
+            self._busy_s += end.busy_s
+            queue.learn(end.busy_s)
+        elif isinstance(end, Lost) and not crew.is_cut_off:
+            crew.look_around()
+            self._count_workers()
+
+    def worked_s(self) -> tuple[float, int]:
+        """Seconds that workers have been at items, those under way included, and how many workers there are."""
+        under_way_s = self._crew.under_way_s() if self._crew else 0.0
+        return self._busy_s + under_way_s, self.num_workers
 
     def _start(self) -> None:
-        import ray
-
-        if not ray.is_initialized():
-            self._started = True  # from here on there is something to shut down
-            with _own_sigterm():
-                self._init()
+        self._session.start()
         self._count_workers()
 
     def _count_workers(self) -> None:
         """As many as there are cores now, where nobody has said how many; more would only wait in Ray's queue."""
-        import ray
-
         if self._one_per_core:
-            self.num_workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+            self.num_workers = ray_session.num_cpus()
 
-    def _init(self) -> None:
+
+class _Crew(Generic[T, R]):
+    """What runs in Ray at the moment, all of it of one function."""
+
+    def __init__(self, work: Callable[[T], R], limits: Limits, logs: Path, on_gpu: bool) -> None:
         import ray
 
-        if address := os.environ.get("RAY_ADDRESS"):
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-            return
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else a token is made that later clients lack
-        self._folder = Path(tempfile.mkdtemp(prefix="castbank-ray-"))
-        ray.init(
-            address="local",
-            num_cpus=self.num_workers,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=OBJECT_STORE_BYTES,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
-            _temp_dir=str(self._folder),
-        )
+        self.num_gpus = ray_session.num_gpus() if on_gpu else 0
+        self.running: dict[Any, _Batch[T]] = {}
+        self._remote = ray.remote(
+            num_cpus=1, num_gpus=min(self.num_gpus, 1), max_retries=0, max_calls=CALLS_PER_WORKER
+        )(run_batch)
+        self._work, self._limits, self._logs = work, limits, logs
+        self._cut_off: Exception | None = None
+        self.look_around()
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the node that this process talks to Ray through has died."""
+        return self._cut_off is not None
 
-@contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keeps the SIGTERM handler of whoever has one; ray.init puts in its own, which exits, and what comes to that
-    one meanwhile is handed on."""
-    before = signal.getsignal(signal.SIGTERM)
-    if not callable(before) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    try:
-        yield
-    except SystemExit:
-        before(signal.SIGTERM, None)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    def raise_why(self) -> None:
+        """Raise what came when it was cut off."""
+        assert self._cut_off is not None
+        raise self._cut_off
 
+    def look_around(self) -> None:
+        """See how large the nodes are that there are now."""
+        self._most_memory = ray_session.largest_memory_bytes()
 
-def _run_logged(work: Callable[[T], R], item: T, log: Path) -> R:
-    """In the worker: run with stderr, also that of native code, in a file that outlives the process."""
-    if not log.parent.is_dir():
-        raise InputError(
-            f"folder {log.parent} is not there on {os.uname().nodename}, a node of the Ray cluster; output must be "
-            "a folder that all of its nodes see"
-        )
-    saved = os.dup(2)
-    with log.open("wb") as stream:
-        os.dup2(stream.fileno(), 2)
-        try:
-            result = work(item)
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-    log.unlink(missing_ok=True)
-    return result
+    def under_way_s(self) -> float:
+        """Seconds since the batches that run were seen to have begun."""
+        now_s = time.monotonic()
+        begun_s = [batch.started_s for batch in self.running.values() if batch.started_s is not None]
+        return sum(now_s - each_s for each_s in begun_s)
 
+    def start(self, turns: list[Turn[T]]) -> None:
+        """Give a batch to Ray, which starts it where cores and memory are free."""
+        logs = [turn.log(self._logs) for turn in turns]
+        each_s = max(turn.task.timeout_s or self._limits.timeout_s for turn in turns)
+        batch = _Batch(turns, logs, each_s + BATCH_S * (len(turns) > 1))
+        items = [(turn.task.item, log) for turn, log in zip(turns, logs, strict=True)]
+        needed = max(self._memory_bytes(turn) for turn in turns)
+        remote = self._remote.options(memory=needed) if needed else self._remote
+        self.running[remote.remote(self._work, items)] = batch
 
-def _again(turn: _Turn[T], result: Any, limits: Limits) -> _Turn[T] | None:
-    """The task's next attempt; None where its result stands."""
-    if isinstance(result, _Lost) and turn.lost + 1 < MAX_LOST:
-        return replace(turn, lost=turn.lost + 1)
-    if isinstance(result, Failure) and turn.number < limits.max_attempts:
-        return replace(turn, number=turn.number + 1)
-    return None
+    def _memory_bytes(self, turn: Turn[T]) -> int:
+        """What the attempt may need; after a crash twice as much, for it may have been for want of memory."""
+        wanted = turn.task.memory_bytes << (turn.number - 1)
+        return min(-(-wanted // MEMORY_STEP) * MEMORY_STEP, self._most_memory)
 
+    def ended(self) -> Iterator[tuple[Turn[T], Any]]:
+        """Every turn that has ended, and how; waits a moment for the first. When this process was cut off from Ray,
+        all have."""
+        from ray.exceptions import LocalRayletDiedError
 
-def _as_failure(turn: _Turn[T], result: Any) -> Any:
-    if isinstance(result, _Lost):
-        return Failure("NodeDiedError", f"{turn.lost + 1} nodes died under it; {result.detail}", turn.number)
-    return result
+        for reference in self._finished():
+            batch = self.running.pop(reference)
+            try:
+                ends = ended(reference, batch.logs, batch.timeout_s)
+            except LocalRayletDiedError as error:
+                self._cut_off = error
+                yield from self._lost(batch)
+                break
+            yield from zip(batch.turns, ends, strict=True)
+        if self.is_cut_off:
+            for batch in self.running.values():
+                yield from self._lost(batch)
+            self.running = {}
 
+    def _lost(self, batch: _Batch[T]) -> Iterator[tuple[Turn[T], Lost | Unreached]]:
+        """The turns of a batch on this process's own node; only the one that was begun has lost an attempt."""
+        for turn, log in zip(batch.turns, batch.logs, strict=True):
+            begun = log.exists()
+            log.unlink(missing_ok=True)
+            yield turn, Lost(str(self._cut_off).partition("\n")[0]) if begun else Unreached(beside_crash=True)
 
-def _finished(running: dict[Any, _Attempt[T]], limits: Limits) -> list[Any]:
-    """What is done or overdue; waits a moment for the first. Overdue tasks are killed with their worker; those that
-    wait in Ray's queue, as where a node is gone and its cores with it, are given their time anew."""
-    import ray
+    def _finished(self) -> list[Any]:
+        """Batches that are done or overdue; the overdue are killed with their worker."""
+        import ray
 
-    done, others = ray.wait(list(running), num_returns=1, timeout=POLL_S)
-    overdue = []
-    for reference in others:
-        attempt = running[reference]
-        if attempt.deadline_s >= time.monotonic():
-            continue
-        if attempt.log.exists():
-            overdue.append(reference)
+        done, others = ray.wait(list(self.running), num_returns=1, timeout=POLL_S)
+        now_s = time.monotonic()
+        overdue = [reference for reference in others if self.running[reference].is_overdue(now_s)]
+        for reference in overdue:
             ray.cancel(reference, force=True)
-        else:
-            attempt.deadline_s = time.monotonic() + limits.timeout_s
-    return [*done, *overdue]
+        return [*done, *overdue]
 
 
-def _result(reference: Any, attempt: _Attempt[Any], limits: Limits) -> Any:
-    import ray
-    from ray.exceptions import (
-        GetTimeoutError,
-        LocalRayletDiedError,
-        NodeDiedError,
-        ObjectLostError,
-        RayError,
-        RayTaskError,
-        TaskCancelledError,
-    )
-
-    try:
-        return ray.get(reference, timeout=POLL_S * 20)
-    except RayTaskError as error:
-        cause = error.cause if isinstance(error.cause, BaseException) else error
-        if isinstance(cause, InputError) or _disk_is_full(cause):
-            raise cause from error
-        trace = str(error).partition("\n")[2]  # its first line names process and host
-        failure = Failure(type(cause).__name__, trace.rstrip(), attempt.turn.number)
-    except (TaskCancelledError, GetTimeoutError):
-        failure = Failure("TimeoutError", f"more than {limits.timeout_s:g} s", attempt.turn.number)
-    except LocalRayletDiedError:  # this process's own node; nothing can be had from Ray any more
-        raise
-    except (NodeDiedError, ObjectLostError) as error:
-        attempt.log.unlink(missing_ok=True)
-        return _Lost(str(error).partition("\n")[0])
-    except RayError as error:
-        failure = Failure(type(error).__name__, _tail(attempt.log), attempt.turn.number)
-    attempt.log.unlink(missing_ok=True)
-    return Failure(failure.error_class, failure.detail[-STDERR_TAIL:], failure.attempts)
-
-
-def _disk_is_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def _tail(log: Path) -> str:
-    """The end of what a dead process wrote; from the fatal error on where Python's fault handler named one,
-    without its list of every loaded module."""
-    text = log.read_bytes().decode(errors="replace") if log.is_file() else ""
-    text = "\n".join(line for line in text.splitlines() if not line.startswith("Extension modules:")).strip()
-    before, fatal, after = text.rpartition("Fatal Python error")
-    if fatal:
-        text = (before[-STDERR_TAIL // 2 :] + fatal + after)[:STDERR_TAIL]
-    return text[-STDERR_TAIL:] or "the process died and wrote nothing"
+def _some(tasks: Iterator[Task[T]], count: int) -> Iterator[Task[T]]:
+    for _ in range(count):
+        try:
+            yield next(tasks)
+        except StopIteration:
+            return

@@ -15,6 +15,7 @@ from pathlib import Path
 from data_prep.records import Decision
 
 LEDGER = "ledger.parquet"
+MOST_CLASSES = 5  # of errors that a sentence names
 
 
 def write(path: Path, decisions: Iterable[Decision]) -> None:
@@ -40,6 +41,14 @@ def count_by_rule(decisions: Sequence[Decision]) -> dict[str, int]:
     """Number of dropped and quarantined items by ``kind: rule``, the most frequent first."""
     lost = Counter(f"{d.kind}: {d.rule}" for d in decisions if d.fate != "kept")
     return dict(sorted(lost.items(), key=lambda item: (-item[1], item[0])))
+
+
+def failing_most(quarantined: Sequence[Decision]) -> str:
+    """``TimeoutError 12, WorkerCrashedError 3``: the error classes, the most frequent first."""
+    counts = Counter(why.error_class for why in quarantined)
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    more = f" and {len(ranked) - MOST_CLASSES} other kinds" * (len(ranked) > MOST_CLASSES)
+    return ", ".join(f"{name} {count}" for name, count in ranked[:MOST_CLASSES]) + more
 
 
 def _order(decision: Decision) -> tuple[str, ...]:

@@ -180,6 +180,7 @@ def _write(
     tasks = [Task(job.path.stem, job) for job in jobs]
     limits = Limits(config.run.max_attempts, SHARD_TIMEOUT_S)
     written: list[WrittenShard] = []
+    on_progress("pack", 0, len(tasks))
     for task, result in workers.run(pack_shard, tasks, limits, desk):
         if isinstance(result, Failure):
             raise PackError(f"{task.name} could not be written: {result.error_class}\n{result.detail}")

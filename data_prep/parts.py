@@ -20,7 +20,15 @@ from data_prep.config import PrepareConfig
 from data_prep.isolation import Workers
 from data_prep.manifest import read_clips
 from data_prep.records import Decision, InputError, Progress
-from data_prep.work import AnalyseOne, addresses, analyse_missing, analysed, settled, too_many
+from data_prep.work import (
+    AnalyseOne,
+    Place,
+    TooManyFailedError,
+    addresses,
+    analyse_missing,
+    analysed,
+    settled,
+)
 
 T = TypeVar("T")
 
@@ -80,10 +88,9 @@ def prepare_part(
         works = addresses(own, config, pack, memory, on_progress)
         num_before = len(analysed(works, output))
         with Workers(config.run.num_workers) as workers:
-            failed = analyse_missing(workers, works, config, desk, on_progress, analyse_one=analyse_one)
+            place = Place(workers, config, desk, on_progress, analyse_one)
+            failed = analyse_missing(works, place, len(clips))
     if len(failed) == len(own) > 1:  # fewer prove nothing about the machine
-        raise too_many(failed, len(own), "which is every clip of this part")
-    allowed = config.run.max_quarantined * len(clips)
-    if len(failed) > allowed:
-        raise too_many(failed, len(clips), f"allowed are {allowed:g}")
+        every = f"{len(failed)} of {len(own)} clips failed"
+        raise TooManyFailedError(failed, every, "which is every clip of this part")
     return PartDone(len(clips), len(own), num_before, tuple(failed))

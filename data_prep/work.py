@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import analysis_store
+from data_prep import analysis_store, ledger
+from data_prep.admission import memory_bytes, timeout_s
+from data_prep.budget import FailureBudget
 from data_prep.commit import WORK, whole_folder
 from data_prep.config import PrepareConfig
 from data_prep.faces.matte import find_matte
@@ -26,6 +28,7 @@ from data_prep.ingest.fetch import local_clip
 from data_prep.ingest.storage import Storage
 from data_prep.isolation import Failure, Limits, Task, Workers
 from data_prep.limits import with_pack_limits
+from data_prep.quarantine import FAILED, Quarantine
 from data_prep.records import AnalysedClip, Clip, Decision, InputError, Progress
 
 AnalyseOne = Callable[[Clip, PrepareConfig], AnalysedClip]
@@ -42,6 +45,29 @@ class ClipWork:
     def load(self, *, crops: bool = False, windows: bool = False) -> AnalysedClip:
         """The analysis under the manifest's present words: captions and consent may change without a new one."""
         return replace(analysis_store.load(self.folder, crops=crops, windows=windows), clip=self.clip)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Who analyses clips, where, and who is told. desk: the folder for what is not finished."""
+
+    workers: Workers
+    config: PrepareConfig
+    desk: Path
+    on_progress: Progress
+    analyse_one: AnalyseOne
+
+
+class TooManyFailedError(InputError):
+    """So many clips failed that the run was stopped; says what fails most. failed: all of them."""
+
+    def __init__(self, failed: Sequence[Decision], how_many: str, allowed: str) -> None:
+        first = min(failed, key=lambda why: why.item)
+        super().__init__(
+            f"run.max_quarantined: {how_many}, {allowed}; by error: {ledger.failing_most(failed)}; the first is "
+            f"{first.item}: {first.error_class} after {first.attempts} attempts\n{first.detail}"
+        )
+        self.failed = tuple(failed)
 
 
 @dataclass(frozen=True)
@@ -87,28 +113,53 @@ def analysed(works: Sequence[ClipWork], output: Path) -> list[ClipWork]:
 
 
 def analyse_missing(
-    workers: Workers,
-    works: Sequence[ClipWork],
-    config: PrepareConfig,
-    desk: Path,
-    on_progress: Progress,
-    *,
-    analyse_one: AnalyseOne,
+    works: Sequence[ClipWork], place: Place, budget_share_of: int, quarantine: Quarantine | None = None
 ) -> list[Decision]:
-    """Analyse what is not analysed yet; the decisions are the clips that had to be quarantined."""
-    there = {work.folder for work in analysed(works, Path(config.output))}
-    missing = [work for work in works if work.folder not in there]
-    tasks = [Task(work.clip.id, AnalyseJob(work, config, desk, analyse_one)) for work in missing]
+    """Analyse what is not analysed yet; the decisions are the clips that had to be quarantined, also earlier.
+
+    Clips are taken in the order of their keys, which is none: what the first ones come to is then what all will,
+    in time and in failures.
+
+    Args:
+        works: the clips.
+        place: who does it, and where.
+        budget_share_of: number of clips that ``run.max_quarantined`` is a share of.
+        quarantine: what is remembered of earlier failures; without it they are tried again.
+
+    Raises:
+        TooManyFailedError: more clips failed than may, or it is plain that more will have in the end.
+    """
+    config, there = place.config, {work.folder for work in analysed(works, Path(place.config.output))}
+    missing = sorted((work for work in works if work.folder not in there), key=lambda work: work.key)
+    names = {work.folder.name: work for work in missing}
+    known = quarantine.known(list(names)) if quarantine else {}
+    failed = list(known.values())
+    budget = FailureBudget(config.run.max_quarantined, budget_share_of, len(there) + len(known), len(known))
+    refuse_many(failed, budget)
     limits = Limits(config.run.max_attempts, config.decode.timeout_s)
-    quarantined: list[Decision] = []
-    done = len(there)
-    on_progress("analyse", done, len(works))
-    for task, result in workers.run(analyse_clip, tasks, limits, desk):
+    tasks = (
+        _task(work, place) for work in missing if work.folder.name not in known
+    )  # read one by one as workers become free
+    of_clip = {work.clip.id: work for work in missing} if quarantine else {}
+    place.on_progress("analyse", budget.num_tried, len(works))
+    for task, result in place.workers.run(analyse_clip, tasks, limits, place.desk):
         if isinstance(result, Failure):
-            quarantined.append(_quarantined(task.name, result, config))
-        done += 1
-        on_progress("analyse", done, len(works))
-    return quarantined
+            why = _quarantined(task.name, result, config)
+            failed.append(why)
+            if quarantine:
+                quarantine.add(of_clip[task.name].folder.name, why)
+        budget.count(isinstance(result, Failure))
+        refuse_many(failed, budget)
+        place.on_progress("analyse", budget.num_tried, len(works))
+    refuse_many(failed, budget, at_end=True)
+    return failed
+
+
+def _task(work: ClipWork, place: Place) -> Task[AnalyseJob]:
+    """``work`` as workers get it, with the memory and the time that its pixels and frames need."""
+    clip, decode = work.clip, place.config.decode
+    job = AnalyseJob(work, place.config, place.desk, place.analyse_one)
+    return Task(clip.id, job, memory_bytes(clip, decode), timeout_s(clip, decode))
 
 
 def analyse_clip(job: AnalyseJob) -> None:
@@ -133,27 +184,32 @@ def _never_read(clip: Clip, error: DamagedError) -> AnalysedClip:
     return AnalysedClip(clip, 0, 0, np.zeros(0), (), (), (), decisions=(why,))
 
 
-def too_many(quarantined: Sequence[Decision], num_clips: int, allowed: str) -> InputError:
-    """What to say when more clips failed than may; the first, by name, is shown."""
-    first = min(quarantined, key=lambda decision: decision.item)
-    return InputError(
-        f"run.max_quarantined: {len(quarantined)} of {num_clips} clips failed, {allowed}; the "
-        f"first is {first.item}: {first.error_class} after {first.attempts} attempts\n{first.detail}"
-    )
+def refuse_many(failed: Sequence[Decision], budget: FailureBudget, *, at_end: bool = False) -> None:
+    """Raises TooManyFailedError where the failures are more than the budget."""
+    if budget.is_exceeded(at_end=at_end):
+        raise TooManyFailedError(
+            failed, f"{len(failed)} of {budget.num_tried} clips tried failed", f"allowed are {budget.said}"
+        )
 
 
 def forget_stale(folder: Path, works: Sequence[ClipWork]) -> None:
     """Remove analyses that no clip of the manifest has any more, and parts' memories: all is known here now."""
     current = {work.folder.name for work in works}
     for left in folder.iterdir():
-        if left.is_dir() and left.name not in current and not left.name.startswith("."):
+        if left.is_dir() and left.name not in {*current, FAILED} and not left.name.startswith("."):
             shutil.rmtree(left)
         elif left.match(MEMORIES) and left.name != REMEMBERED:
             left.unlink()
+    Quarantine(folder).keep_only(current)
+
+
+def replay_command(clip_id: str, config: PrepareConfig, folder: Path) -> str:
+    """What tries one clip again with the configuration that lies in ``folder``."""
+    places = ["--output", config.output, "--config", str(folder / "config.yaml")]
+    return shlex.join(["castbank", "prepare", config.manifest, *places, "--replay", clip_id])
 
 
 def _quarantined(clip_id: str, failure: Failure, config: PrepareConfig) -> Decision:
-    places = ["--output", config.output, "--config", f"{config.output}/config.yaml"]
     return Decision(
         item=clip_id,
         kind="clip",
@@ -165,5 +221,5 @@ def _quarantined(clip_id: str, failure: Failure, config: PrepareConfig) -> Decis
         error_class=failure.error_class,
         attempts=failure.attempts,
         detail=failure.detail,
-        replay=shlex.join(["castbank", "prepare", config.manifest, *places, "--retry-quarantined"]),
+        replay=replay_command(clip_id, config, Path(config.output)),
     )

@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from data_prep.captioning.questions import Captioner
     from data_prep.flow import Prepared
     from data_prep.parts import Part, PartDone
+    from data_prep.stages import Stage
 
 SUMMARY = """Clips to shards: find people, link their identities, draw masks, choose references, pack.
 
@@ -26,6 +28,11 @@ The manifest is a table with UltraVideo's columns (.csv, .jsonl, .parquet), whos
 folder given as clips=FOLDER, as files or in zips; or a folder of videos with .txt and .json beside them; or a
 folder of WebDataset tars. Each may be a path or a URL: s3://, gs://, hf://, and what else fsspec reads.
 Run again after an interruption and it goes on; run again with nothing changed and it does nothing.
+
+A clip that crashes, hangs or raises is tried run.max_attempts times, then quarantined; the others go on. When it is
+plain that more than run.max_quarantined of them will fail, the run stops with exit code 2 and says what fails most.
+ledger.parquet and ledger.html have the fate of every item, and for what is quarantined the command that tries it
+again: --replay clip-7, --replay TimeoutError decode.timeout_s=3600, --replay all.
 
 On several machines that share a file system: --part 1/4 to --part 4/4, at the same time or not, only analyse their
 share of the clips; the same command without --part then finds all of it, links, selects and packs."""
@@ -46,7 +53,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", metavar="MANIFEST", help="one row per clip, or a folder of clips")
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="folder of the shards")
     parser.add_argument(
-        "--retry-quarantined", action="store_true", help="try clips again that failed in an earlier run"
+        "--replay",
+        metavar="QUARANTINED",
+        default="",
+        help="try clips again that failed: 'all', clip ids or error classes with commas between, or a "
+        "ledger.parquet; without it what failed is not tried again",
     )
     parser.add_argument(
         "--repack",
@@ -61,8 +72,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare; 0 when there are samples or a part is done, 3 when everything was dropped."""
-    from data_prep.flow import prepare
+    from data_prep.commit import STOPPED
+    from data_prep.flow import Again, prepare
     from data_prep.parts import Part
+    from data_prep.work import TooManyFailedError
     from jobs.config import load, save
     from jobs.prepare_tracking import StageTimes, track
     from jobs.progress import ProgressBar
@@ -70,18 +83,24 @@ def run(args: argparse.Namespace) -> int:
     part = None if args.part is None else Part.parse(args.part)
     places = [f"manifest={_quoted(args.manifest)}", f"output={_quoted(args.output)}"]
     config = load(PrepareConfig, args.config, [*places, *args.overrides])
+    if part is not None and args.replay:
+        raise InputError("--replay belongs to the run without --part; a part always tries again what failed")
     if part is not None:
         return _run_part(args, part, config)
-    with ProgressBar() as progress:
-        times = StageTimes(progress)
-        prepared = prepare(
-            _patient(config),
-            times,
-            retry_quarantined=args.retry_quarantined,
-            repack=args.repack,
-            captioner=_captioner(config.captions),
-        )
-        times.stop()
+    try:
+        with ProgressBar() as progress:
+            times = StageTimes(progress)
+            prepared = prepare(
+                _patient(config),
+                times,
+                again=Again(args.replay, args.repack),
+                on_busy=progress.busy,
+                captioner=_captioner(config.captions),
+            )
+            times.stop()
+    except TooManyFailedError as error:
+        save(config, args.output / STOPPED)
+        raise InputError(f"{error}\n{_after_stop(args)}") from error
     save(config, prepared.folder)
     sys.stdout.write(_summary(args.output, prepared))
     told = track(config, times)
@@ -126,9 +145,19 @@ def _quoted(path: Path | str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def _after_stop(args: argparse.Namespace) -> str:
+    where = shlex.quote(str(args.output))
+    again = _command(args, "--replay", "all")
+    return (
+        f"{where}/stopped/ledger.html has what each wrote and the command that tries it again. What was analysed "
+        f"stays. When the cause is mended: {again}"
+    )
+
+
 def _summary(output: Path, prepared: Prepared) -> str:
-    facts, worked = prepared.facts, prepared.worked
-    lines = [] if worked else ["Nothing to do: these clips are prepared with this configuration."]
+    facts = prepared.facts
+    nothing = "Nothing to do: these clips are prepared with this configuration."
+    lines = [_times(prepared.stages)] if prepared.worked else [nothing]
     lines.append(
         f"{facts['num_clips_kept']} of {facts['num_clips']} clips, {facts['num_tracks']} face tracks, "
         f"{facts['num_characters']} characters -> {facts['num_samples']} samples with "
@@ -145,19 +174,30 @@ def _summary(output: Path, prepared: Prepared) -> str:
         lines.append("left out: " + ", ".join(f"{count} {rule}" for rule, count in lost[:MAX_RULES]))
     if facts["num_quarantined"]:
         lines.append(
-            f"{facts['num_quarantined']} clips quarantined: the ledger says why and how to try again"
+            f"{facts['num_quarantined']} clips quarantined: {output / 'ledger.html'} says why and how to try again"
         )
     lines += _people(facts)
     where = shlex.quote(str(output))
     if facts["num_samples"]:
         lines.append(
-            f"in {where}: shard-*.tar, index.jsonl, manifest.json, ledger.parquet, characters.json, "
+            f"in {where}: shard-*.tar, index.jsonl, manifest.json, ledger.parquet (.html), characters.json, "
             "calibration.json, faces/"
         )
         lines.append(f"next: castbank report {where} (it lists what was left out and why)")
     else:
         lines.append(f"no sample is left; {where}/ledger.parquet names the rule for every clip and window")
     return "\n".join(lines) + "\n"
+
+
+def _times(stages: Sequence[Stage]) -> str:
+    """``analyse 41.2 s (2.1/s, workers 97 % busy), link 0.3 s``: where the time went."""
+    said = []
+    for stage in stages:
+        notes = []
+        if stage.occupancy is not None:
+            notes = [f"{stage.num_items / stage.seconds:.3g}/s", f"workers {stage.occupancy:.0%} busy"]
+        said.append(f"{stage.name} {stage.seconds:.1f} s" + f" ({', '.join(notes)})" * bool(notes))
+    return ", ".join(said)
 
 
 def _people(facts: Json) -> list[str]:
@@ -201,15 +241,12 @@ def _part_summary(args: argparse.Namespace, part: Part, done: PartDone) -> str:
         lines.append(
             "what failed is tried again by the run without --part, which says in the ledger what came of it"
         )
-    config = [] if args.config is None else ["--config", str(args.config)]
-    command = [
-        "castbank",
-        "prepare",
-        str(args.manifest),
-        "--output",
-        str(args.output),
-        *config,
-        *args.overrides,
-    ]
-    lines.append(f"next, when all {part.count} parts are done: {shlex.join(command)}")
+    lines.append(f"next, when all {part.count} parts are done: {_command(args)}")
     return "\n".join(lines) + "\n"
+
+
+def _command(args: argparse.Namespace, *options: str) -> str:
+    """This preparation as a whole, with further options."""
+    config = [] if args.config is None else ["--config", str(args.config)]
+    places = [str(args.manifest), "--output", str(args.output)]
+    return shlex.join(["castbank", "prepare", *places, *config, *options, *args.overrides])

@@ -25,6 +25,7 @@ class ProgressBar:
         self._bar: tqdm[None] | None = None
         self._started = self._printed = 0.0
         self._first = 0
+        self._busy = ""
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -49,17 +50,21 @@ class ProgressBar:
                 )
         if self._bar is not None:
             self._bar.total = total
-            self._bar.set_postfix_str(note, refresh=False)
+            self._bar.set_postfix_str(note or self._busy, refresh=False)
             self._bar.update(done - self._bar.n)
         elif not self._live:
-            self._line(stage, done, total, note)
+            self._line(stage, done, total, note or self._busy)
+
+    def busy(self, share: float) -> None:
+        """From now on until the stage ends, show that its workers are at work for this share of their time."""
+        self._busy = f"workers {share:.0%} busy"
 
     def close(self) -> None:
         """End the bar that is open, if any."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        self._stage = ""
+        self._stage = self._busy = ""
 
     def _line(self, stage: str, done: int, total: int, note: str) -> None:
         now = time.monotonic()

@@ -42,6 +42,8 @@ def paint(clip: Clip, config: PrepareConfig) -> AnalysedClip:
         Path(order["wait"]).read_text()  # blocks until somebody writes
     if order.get("abort") and not Path(order["abort"]).exists():
         os.abort()
+    if "spin" in order:
+        hashlib.pbkdf2_hmac("sha256", b"", b"", order["spin"])  # as long as a network would take
     if not order["people"]:
         return AnalysedClip(
             clip, 0, 0, np.zeros(0), (), (), (), (Decision(clip.id, "clip", "dropped", "analyse", "no_face"),)
@@ -118,8 +120,25 @@ def write_manifest(path: Path, rows: list[dict[str, object]]) -> None:
         writer.writerows(rows)
 
 
+def make_many(folder: Path, count: int, **order: Any) -> Path:
+    """That many clips in sources of eight, all of which do the same."""
+    (folder / "clips").mkdir(parents=True, exist_ok=True)
+    rows = []
+    for at in range(count):
+        name, people = f"clip{at:03d}", CAST[at % 6]
+        (folder / "clips" / f"{name}.mp4").write_text(json.dumps({"people": people, **order, "at": at}))
+        rows.append(row(name, f"source{at // 8}", at % 8 * 10.0))
+    write_manifest(folder / "short.csv", rows)
+    return folder
+
+
 def config_for(
-    corpus: Path, output: Path, *, max_quarantined: float = 0.0, num_workers: int = 2
+    corpus: Path,
+    output: Path,
+    *,
+    max_quarantined: float = 0.0,
+    num_workers: int = 2,
+    max_attempts: int = 2,
 ) -> PrepareConfig:
     return PrepareConfig(
         manifest=str(corpus / "short.csv"),
@@ -128,7 +147,7 @@ def config_for(
         faces=FaceConfig(),
         references=ReferenceConfig(min_count=2, max_count=3),
         pack=PackConfig(samples_per_shard=3),
-        run=RunConfig(num_workers=num_workers, max_attempts=2, max_quarantined=max_quarantined),
+        run=RunConfig(num_workers=num_workers, max_attempts=max_attempts, max_quarantined=max_quarantined),
     )
 
 
@@ -144,12 +163,16 @@ def analyses(output: Path) -> dict[str, int]:
     return {p.name.rsplit("-", 1)[0]: p.stat().st_mtime_ns for p in whole}
 
 
-def start(corpus: Path, output: Path, part: str = "", num_workers: int = 2) -> subprocess.Popen[str]:
-    """This module as a program of its own, with a Ray of its own."""
+def start(
+    corpus: Path, output: Path, part: str = "", num_workers: int = 2, max_attempts: int = 2, ray: str = ""
+) -> subprocess.Popen[str]:
+    """This module as a program of its own, with a Ray of its own or the one whose address is given."""
     root = Path(__file__).parent.parent
     environment = {**os.environ, "PYTHONPATH": str(root)}
     environment.pop("RAY_ADDRESS", None)
-    arguments = [str(corpus), str(output), str(num_workers), part]
+    if ray:
+        environment["RAY_ADDRESS"] = ray
+    arguments = [str(corpus), str(output), str(num_workers), str(max_attempts), part]
     command = [sys.executable, "-m", "tests.painted_clips", *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(
@@ -157,9 +180,11 @@ def start(corpus: Path, output: Path, part: str = "", num_workers: int = 2) -> s
     )
 
 
-def main(corpus: str, output: str, num_workers: str, part: str) -> None:
+def main(corpus: str, output: str, num_workers: str, max_attempts: str, part: str) -> None:
     """Prepare, whole or a part, and say how much of the part had to be done."""
-    config = config_for(Path(corpus), Path(output), num_workers=int(num_workers))
+    config = config_for(
+        Path(corpus), Path(output), num_workers=int(num_workers), max_attempts=int(max_attempts)
+    )
     if part:
         prepare_part(config, Part.parse(part), quiet, analyse_one=paint)
     else:

@@ -56,8 +56,8 @@ def ray_of_the_module(face_home: Path) -> Iterator[None]:
 
 
 def run(corpus: Path, output: Path, **knobs: Any) -> Prepared:
-    how = {name: knobs.pop(name) for name in ("retry_quarantined", "repack") if name in knobs}
-    return prepare(config_for(corpus, output, **knobs), quiet, analyse_one=paint, **how)
+    how = {name: knobs.pop(name) for name in ("replay", "repack") if name in knobs}
+    return prepare(config_for(corpus, output, **knobs), quiet, analyse_one=paint, again=Again(**how))
 
 
 @pytest.fixture(scope="module")
@@ -236,23 +236,49 @@ def test_a_clip_that_kills_its_worker_is_quarantined_and_can_be_retried(
     assert (fate.item, fate.stage, fate.attempts) == ("clip3", "analyse", 2)
     assert fate.error_class == "WorkerCrashedError"
     assert "Aborted" in fate.detail
-    assert fate.replay.endswith("--retry-quarantined")
+    assert fate.replay.endswith("--replay clip3")
     assert "clip3" not in {r.clip_id for r in ShardSet.open(output).rows}
     assert not run(corpus, output, max_quarantined=0.2).worked
     healed.touch()
-    again = run(corpus, output, max_quarantined=0.2, retry_quarantined=True)
+    again = run(corpus, output, max_quarantined=0.2, replay="clip3")
     assert (again.worked, again.facts["num_quarantined"]) == (True, 0)
     assert hashes(output)["shard-000000.tar"] == hashes(expected[1])["shard-000000.tar"]
 
 
-def test_too_many_quarantined_clips_fail_the_run(tmp_path: Path) -> None:
-    corpus = make_corpus(tmp_path / "corpus", clip3={"abort": str(tmp_path / "never")})
-    with pytest.raises(
-        InputError, match=r"run\.max_quarantined: 1 of 7 clips failed.*clip3.*after 2 attempts"
-    ):
-        run(corpus, tmp_path / "out", max_quarantined=0.1)
-    assert not list((tmp_path / "out").glob("*.tar"))
-    assert not (tmp_path / "out" / "manifest.json").exists()
+def test_too_many_quarantined_clips_stop_the_run_until_they_are_replayed(
+    expected: tuple[Path, Path], tmp_path: Path
+) -> None:
+    healed, log, output = tmp_path / "healed", tmp_path / "log", tmp_path / "out"
+    log.mkdir()
+    corpus = make_corpus(tmp_path / "corpus", clip3={"abort": str(healed), "log": str(log)})
+    for _ in range(2):  # the second time it is known to fail, and not tried
+        with pytest.raises(
+            InputError,
+            match=r"run\.max_quarantined: 1 of 7 clips tried failed, allowed are 0\.7.*WorkerCrashedError 1; the "
+            r"first is clip3: WorkerCrashedError after 2 attempts",
+        ):
+            run(corpus, output, max_quarantined=0.1)
+        assert len(list(log.iterdir())) == 2
+    fate = ledger.read(output / "stopped" / "ledger.parquet")[0]
+    assert (fate.item, fate.error_class, fate.attempts) == ("clip3", "WorkerCrashedError", 2)
+    assert fate.replay.endswith(f"--config {output}/stopped/config.yaml --replay clip3")
+    assert "Aborted" in (output / "stopped" / "ledger.html").read_text()
+    assert not list(output.glob("*.tar"))
+    assert not (output / "manifest.json").exists()
+    healed.touch()
+    again = run(corpus, output, max_quarantined=0.1, replay="WorkerCrashedError")
+    assert [stage.name for stage in again.stages] == ["fingerprint", "analyse", "link", "select", "pack"]
+    assert [stage.num_items for stage in again.stages] == [7, 1, 1, 7, 4]
+    assert hashes(output).keys() == hashes(expected[1]).keys()
+    assert hashes(output)["ledger.parquet"] == hashes(expected[1])["ledger.parquet"]
+    assert not (output / "stopped").exists()
+
+
+def test_what_is_not_quarantined_cannot_be_replayed(expected: tuple[Path, Path]) -> None:
+    corpus, output = expected
+    assert not run(corpus, output, replay="all").worked
+    with pytest.raises(InputError, match=r"came 'clip99', which is no.*no clip is quarantined here"):
+        run(corpus, output, replay="clip99")
 
 
 def test_two_at_once_in_one_output_are_refused(expected: tuple[Path, Path], tmp_path: Path) -> None:

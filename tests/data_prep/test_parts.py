@@ -110,12 +110,12 @@ def test_a_killed_part_loses_its_current_clip_and_goes_on(tmp_path: Path) -> Non
     process.send_signal(signal.SIGKILL)
     process.communicate()
     kept = analyses(output)
-    assert kept.keys() == {"clip0"}
+    assert kept.keys() < {"clip0", "clip4", "clip6"}
     gate.keep_open()
     done = prepare_part(config_for(corpus, output), Part(1, 2), quiet, analyse_one=paint)
-    assert (done.num_clips, done.num_own, done.num_before, done.failed) == (7, 4, 1, ())
+    assert (done.num_clips, done.num_own, done.num_before, done.failed) == (7, 4, len(kept), ())
     assert analyses(output).keys() == {"clip0", "clip2", "clip4", "clip6"}
-    assert analyses(output)["clip0"] == kept["clip0"]
+    assert analyses(output).items() >= kept.items()
     prepare(config_for(corpus, output), quiet, analyse_one=paint)
     prepare(config_for(corpus, tmp_path / "plain"), quiet, analyse_one=paint)
     assert hashes(output) == hashes(tmp_path / "plain")
@@ -162,8 +162,8 @@ def test_what_a_part_could_not_analyse_is_tried_again_by_the_whole(tmp_path: Pat
     prepare(config_for(corpus, plain, max_quarantined=0.2), quiet, analyse_one=paint)
     named = {fate.item: fate for fate in ledger.read(output / "ledger.parquet") if fate.fate == "quarantined"}
     assert named["clip3"].error_class == "WorkerCrashedError"
-    assert {n: h for n, h in hashes(output).items() if n != "ledger.parquet"} == {
-        n: h for n, h in hashes(plain).items() if n != "ledger.parquet"
+    assert {n: h for n, h in hashes(output).items() if not n.startswith("ledger.")} == {
+        n: h for n, h in hashes(plain).items() if not n.startswith("ledger.")
     }  # the ledger holds the output's own path in the command that tries again
 
 
@@ -172,7 +172,7 @@ def test_a_part_whose_every_clip_fails_is_a_failure(tmp_path: Path) -> None:
     corpus, output = make_corpus(tmp_path / "corpus", clip2=never, clip5=never), tmp_path / "out"
     with pytest.raises(InputError, match=r"2 of 2 clips failed, which is every clip of this part.*clip2"):
         prepare_part(config_for(corpus, output, max_quarantined=1.0), Part(3, 3), quiet, analyse_one=paint)
-    with pytest.raises(InputError, match=r"run.max_quarantined: 2 of 7 clips failed, allowed are 0\.7"):
+    with pytest.raises(InputError, match=r"run.max_quarantined: 2 of 7 clips tried failed, allowed are 0\.7"):
         prepare_part(config_for(corpus, output, max_quarantined=0.1), Part(1, 1), quiet, analyse_one=paint)
 
 

@@ -194,6 +194,15 @@ BadInput = Callable[[Path], list[str]]
         (lambda p: [str(p / "one.csv"), "--part", "0/4"], "--part: came '0/4'; give K/N"),
         (lambda p: [str(p / "one.csv"), "--part", "5/4"], "--part: came '5/4'"),
         (lambda p: [str(p / "one.csv"), "--part=x"], "--part: came 'x'"),
+        (lambda p: [str(p / "one.csv"), "--part=1/2", "--replay=all"], "--replay belongs to the run without"),
+        (
+            lambda p: [str(p / "one.csv"), "--replay=clip-7"],
+            "--replay: came 'clip-7'.*no clip is quarantined",
+        ),
+        (
+            lambda p: [str(p / "one.csv"), "--replay=none.parquet"],
+            r"--replay 'none\.parquet': no ledger can be",
+        ),
         (lambda p: [str(p / "one.csv"), "--config", str(p / "none.yaml")], "does not exist"),
         (lambda p: [str(p / "one.csv"), "captions.url=http://x/v1"], r"captions\.model is empty"),
         (
