@@ -22,7 +22,7 @@ import pytest
 from data_prep import ledger
 from data_prep.catalogue import known_characters
 from data_prep.config import PackConfig
-from data_prep.flow import Prepared, prepare
+from data_prep.flow import Again, Prepared, prepare
 from data_prep.records import InputError
 from data_prep.shards import ShardSet
 from tests import painted_clips
