@@ -70,7 +70,8 @@ def hash_files(
     """
     remembered = _recall(memory.parent)
     known: dict[str, _Remembered] = {}
-    on_progress("fingerprint", 0, len(addresses))
+    if addresses:
+        on_progress("fingerprint", 0, len(addresses))
     saved_s = time.monotonic()
     with ThreadPoolExecutor(
         len(os.sched_getaffinity(0))
