@@ -248,10 +248,14 @@ class CaptionConfig:
 class PackConfig:
     """Shards."""
 
-    samples_per_shard: int = 16
+    shard_bytes: int = 256 * 1024**2  # what a shard should not exceed: large reads, and 1 TB is 4,000 files
+    samples_per_shard: int = 1000  # nor this, however small they are
+    # share of the samples that is kept apart in shards of its own, by whole groups of sources that show the same
+    # people, so that no person and no source is on both sides; 0: none
+    validation: float = 0.0
 
     def __post_init__(self) -> None:
-        _check("pack", self, samples_per_shard=(1, MANY))
+        _check("pack", self, shard_bytes=(1, MANY), samples_per_shard=(1, MANY), validation=(0, 0.9))
 
 
 @dataclass(frozen=True)
@@ -269,6 +273,17 @@ class RunConfig:
     def __post_init__(self) -> None:
         _check("run", self, num_workers=(0, MANY), max_attempts=(1, MANY), max_quarantined=(0, 1))
         _check("run", self, lock_wait_s=(0, MANY))
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Where a preparation is seen, as castbank train's trainings are."""
+
+    kind: Literal["mlflow", "none"] = (
+        "mlflow"  # a run per generation of shards; never makes a preparation fail
+    )
+    uri: str = ""  # any MLflow tracking URI; empty: mlflow.db beside the output folder
+    experiment: str = "castbank"  # of MLflow; made where it is not there
 
 
 @dataclass(frozen=True)
@@ -290,3 +305,4 @@ class PrepareConfig:
     captions: CaptionConfig = field(default_factory=CaptionConfig)
     pack: PackConfig = field(default_factory=PackConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)

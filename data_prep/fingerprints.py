@@ -31,7 +31,7 @@ REMEMBERED, MEMORIES = "files.json", "files*.json"  # of the whole preparation, 
 SAVE_EVERY_S = 30.0  # of hashing that a kill may cost; a corpus of terabytes takes hours
 
 _Remembered = list[int | str]  # size in bytes, stamp (of a path: modification time in ns), sha256
-_PLACES = ("manifest", "clips", "output", "ingest", "run")
+_PLACES = ("manifest", "clips", "output", "ingest", "run", "tracking")
 _NOT_ANALYSIS = {
     "decode": ("timeout_s",),  # the size of chunks decides who reads
     "windows": ("max_cast", "min_visible", "min_face_px"),
@@ -125,13 +125,7 @@ def inputs_sha256(
 ) -> str:
     """Fingerprint of everything that the shards are made from. ``keys``: analysis key by clip id; ``ingest``: the
     rows that gave no clip, of which only the fate counts; ``overrides``: what the file says, wherever it lies."""
-    knobs = asdict(config)
-    for name in _PLACES:
-        del knobs[name]
-    for name in _NOT_ANALYSIS["decode"]:
-        del knobs["decode"][name]
-    del knobs["link"]["overrides"]
-    del knobs["captions"]
+    knobs = result_knobs(config)
     if config.captions.url:  # whoever answers for the model, and at what price
         knobs["captions"] = [CAPTION_RECIPE, config.captions.model]
     rows = {clip.id: {**asdict(clip), "path": keys[clip.id]} for clip in clips}
@@ -141,6 +135,17 @@ def inputs_sha256(
     return digest(
         {"recipe": RECIPE, "clips": rows, "lost": lost, "knobs": knobs, "overrides": overrides or {}}
     )
+
+
+def result_knobs(config: PrepareConfig) -> Json:
+    """The knobs that shards depend on, but for captions and overrides, whose words count."""
+    knobs = asdict(config)
+    for name in (*_PLACES, "captions"):
+        del knobs[name]
+    for name in _NOT_ANALYSIS["decode"]:
+        del knobs["decode"][name]
+    del knobs["link"]["overrides"]
+    return knobs
 
 
 def digest(value: Json | list[object]) -> str:

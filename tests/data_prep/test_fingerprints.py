@@ -36,6 +36,8 @@ AFTER_ANALYSIS = {
     "link.max_chance",
     "link.keep_characters",
     "pack.samples_per_shard",
+    "pack.shard_bytes",
+    "pack.validation",
     "captions.url",  # that somebody is asked; which model is tried below
 }
 NO_RESULT = {
@@ -45,6 +47,9 @@ NO_RESULT = {
     "run.lock_wait_s",
     "run.max_attempts",
     "run.max_quarantined",
+    "tracking.kind",
+    "tracking.uri",
+    "tracking.experiment",
     *(f"captions.{field.name}" for field in fields(CaptionConfig) if field.name != "url"),
     "ingest.endpoint",
     "ingest.max_attempts",
