@@ -184,7 +184,10 @@ def iter_images(path: Path, long_side_px: int) -> Iterator[tuple[U8, float]]:
     Raises:
         UnusableError: a frame is damaged, or of another size or kind than the file says.
     """
+    from av.video.reformatter import VideoReformatter
+
     first_s = None
+    scaler = VideoReformatter()  # a frame's own reformat would make its filters anew for each frame
     with opened(path) as stream:
         shown_px = stream.width, stream.height
         size_px = working_size(*_shown_size(stream), long_side_px)
@@ -195,14 +198,14 @@ def iter_images(path: Path, long_side_px: int) -> Iterator[tuple[U8, float]]:
                 came = f"frame {number} has {frame.width}x{frame.height}"
                 raise UnusableError("unreadable", came, f"the file's {shown_px[0]}x{shown_px[1]}")
             first_s = frame.time if first_s is None else first_s
-            yield _to_rgb(frame, *size_px), frame.time - first_s
+            yield _to_rgb(scaler, frame, size_px), frame.time - first_s
 
 
-def _to_rgb(frame: Any, width_px: int, height_px: int) -> U8:
+def _to_rgb(scaler: Any, frame: Any, size_px: tuple[int, int]) -> U8:
     """u8[H,W,3], upright; bicubic as decord's filter graph, so that the two agree. HDR is shrunk first."""
     transfer = int(frame.color_trc)
     form = "rgb48le" if transfer in (PQ, HLG) else "rgb24"
-    image = frame.reformat(width_px, height_px, form, interpolation="BICUBIC").to_ndarray()
+    image = scaler.reformat(frame, *size_px, form, interpolation="BICUBIC").to_ndarray()
     if image.dtype == np.uint16:
         image = to_sdr(image, transfer)
     turns = round(frame.rotation / 90) % 4  # the display matrix turns counter-clockwise, as np.rot90 does
