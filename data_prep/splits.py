@@ -96,7 +96,7 @@ def _refuse_one_sided(
     if there and len(there) < 2:
         count = sum(1 for number in num_samples.values() if number)
         raise InputError(
-            f"pack.validation={share:g}: {count} sources with samples hang together by the people they show, or were "
+            f"pack.validation={share:g}: {count} sources with samples hang together by people, or were "
             f"for {min(there)} before, so that all would be; set it to 0, prepare clips of others"
             f"{' or take a new output' if before else ''} (what is analysed stays)"
         )
