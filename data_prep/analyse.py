@@ -15,64 +15,48 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.config import PrepareConfig
-from data_prep.decode import Chunk, iter_frames
+from data_prep.decode import Chunk
 from data_prep.faces.analyser import MeasuredFace, SeenFace, analyser_for
 from data_prep.faces.packs import known_pack
 from data_prep.limits import with_pack_limits
 from data_prep.masks import back_to_front, checked_outline, draw
-from data_prep.probe import Probe, UnusableError, probe
+from data_prep.probe import MAX_UNEVENNESS, UnusableError, unevenness
+from data_prep.reading import Reading, reading
 from data_prep.records import F32, F64, I32, U8, AnalysedClip, Clip, Decision, FaceTrack, Window
 from data_prep.shots import CutDetector, shots_between
 from data_prep.sightings import Crop, Sighting, Sightings
 from data_prep.tracks import FaceTracker, iou
-from data_prep.windows import Framing, Recorded, WindowRecorder, unevenness
+from data_prep.windows import Framing, Recorded, WindowRecorder
 
 SHARP_ENOUGH = 100.0
 """Variance of a crop's Laplacian from which more sharpness makes no better reference."""
-
-MAX_UNEVENNESS = 0.5
-"""A window whose time steps deviate from their median by more than half a step shows motion that never was."""
 
 
 def analyse(clip: Clip, config: PrepareConfig) -> AnalysedClip:
     """All that preparation needs from a clip. A file that no clip can be made of gives an AnalysedClip without
     frames and the Decision that says why; an unknown or missing face pack raises InputError."""
     config = with_pack_limits(config, known_pack(config.faces.pack))
-    fingerprint = ""
     try:
-        found = probe(Path(clip.path))
-        fingerprint = found.fingerprint
-        return _analysed(clip, config, found)
+        with reading(Path(clip.path), config.decode) as source:
+            return _analysed(clip, config, source)
     except UnusableError as error:
         why = Decision(
             clip.id, "clip", "dropped", "analyse", error.rule, error.value, error.limit, detail=error.detail
         )
-        return AnalysedClip(clip, 0, 0, np.zeros(0), (), (), (), decisions=(why,), fingerprint=fingerprint)
+        return AnalysedClip(clip, 0, 0, np.zeros(0), (), (), (), decisions=(why,))
 
 
-def _analysed(clip: Clip, config: PrepareConfig, found: Probe) -> AnalysedClip:
-    decode = config.decode
+def _analysed(clip: Clip, config: PrepareConfig, source: Reading) -> AnalysedClip:
     watch: _Watch | None = None
-    times_s = []
-    for chunk in iter_frames(found.path, decode.long_side_px, decode.max_chunk_bytes, found.reader):
+    for chunk in source.chunks():
         if watch is None:
-            watch = _Watch(clip.id, config, found.times_s, (chunk.frames.shape[2], chunk.frames.shape[1]))
+            size_px = (chunk.frames.shape[2], chunk.frames.shape[1])
+            watch = _Watch(clip.id, config, source.found.times_s, size_px)
         watch.see_all(chunk)
-        times_s.append(chunk.times_s)
         del chunk  # or its frames would live while the next ones are read
-    _check_times(np.concatenate(times_s) if times_s else np.zeros(0), found.times_s)
     assert watch is not None  # a probed file has a frame
-    watch.finish_shot(found.num_frames)
-    return watch.analysed(clip, found)
-
-
-def _check_times(read_s: F64, probed_s: F64) -> None:
-    """Raises UnusableError unless the reader gave every frame of the file with the time that its packet has."""
-    if len(read_s) != len(probed_s):
-        raise UnusableError("unreadable", f"{len(read_s)} frames decoded", f"the file's {len(probed_s)}")
-    off_s = float(np.abs(read_s - probed_s).max())
-    if off_s > 1e-3:
-        raise UnusableError("unreadable", f"frame times off by {off_s:.3f} s", "0.001 s")
+    watch.finish_shot(source.found.num_frames)
+    return watch.analysed(clip, source)
 
 
 class _Watch:
@@ -179,7 +163,7 @@ class _Watch:
     ) -> None:
         self._decisions.append(Decision(item, kind, "dropped", "analyse", rule, value, limit))
 
-    def analysed(self, clip: Clip, found: Probe) -> AnalysedClip:
+    def analysed(self, clip: Clip, source: Reading) -> AnalysedClip:
         """The whole clip, once its last shot is finished."""
         if not self._tracks:
             self._drop(clip.id, "clip", "no_face", "0 tracks", "at least 1")
@@ -189,13 +173,14 @@ class _Watch:
             clip=clip,
             width_px=self._size_px[0],
             height_px=self._size_px[1],
-            times_s=found.times_s,
-            shots=shots_between(self._starts[1:], found.num_frames),
+            times_s=source.found.times_s,
+            shots=shots_between(self._starts[1:], source.found.num_frames),
             tracks=tuple(self._tracks),
             windows=tuple(window for window in windows if window is not None),
             decisions=tuple(self._decisions),
-            decoder=found.reader,
-            fingerprint=found.fingerprint,
+            decoder=source.decoder,
+            medium=source.medium,
+            fingerprint=source.found.fingerprint,
         )
 
     def _window(self, index: int, shot: int, recorded: Recorded) -> Window | None:

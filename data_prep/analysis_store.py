@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from data_prep.records import AnalysedClip, Captions, Clip, Decision, FaceTrack, InputError, Shot, Window
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised whenever an old folder would be read wrongly."""
 
 _NAMES = ("id", "clip_id", "shot")
@@ -51,6 +51,7 @@ def save(analysed: AnalysedClip, folder: Path) -> None:
         "windows": [{"index": w.index, "shot": w.shot, "tracks": w.tracks} for _, w in windows],
         "decisions": [asdict(decision) for decision in analysed.decisions],
         "decoder": analysed.decoder,
+        "medium": analysed.medium,
         "fingerprint": analysed.fingerprint,
     }
     (folder / "analysis.json").write_text(json.dumps(header, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -85,6 +86,7 @@ def load(folder: Path, *, crops: bool = True, windows: bool = True) -> AnalysedC
         windows=_windows(folder, header["windows"]) if windows else (),
         decisions=tuple(Decision(**decision) for decision in header["decisions"]),
         decoder=header["decoder"],
+        medium=header["medium"],
         fingerprint=header["fingerprint"],
     )
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from data_prep.analysis_store import SCHEMA
 from data_prep.atomic import write_atomic
 from data_prep.config import PrepareConfig
+from data_prep.decode import decoder_versions
 from data_prep.ingest.address import Address
 from data_prep.ingest.archives import DamagedError, opened
 from data_prep.ingest.storage import Storage
@@ -32,7 +33,7 @@ SAVE_EVERY_S = 30.0  # of hashing that a kill may cost; a corpus of terabytes ta
 _Remembered = list[int | str]  # size in bytes, stamp (of a path: modification time in ns), sha256
 _PLACES = ("manifest", "clips", "output", "ingest", "run", "tracking")
 _NOT_ANALYSIS = {
-    "decode": ("timeout_s", "max_chunk_bytes"),
+    "decode": ("timeout_s",),  # the size of chunks decides who reads
     "windows": ("max_cast", "min_visible", "min_face_px"),
     "link": (  # its min_norm says which embeddings a tracker may trust
         *("threshold", "max_false_accept", "max_false_reject", "max_chance", "keep_characters", "overrides"),
@@ -111,9 +112,8 @@ def analysis_key(clip: Clip, file_sha256: str, config: PrepareConfig, pack: Pack
         for name in names:
             del knobs[section][name]
     row = [clip.id, clip.start_s, clip.end_s, clip.fps, clip.width_px, clip.height_px]
-    return digest({"schema": SCHEMA, "row": row, "file": file_sha256, "knobs": knobs, "pack": asdict(pack)})[
-        :16
-    ]
+    made_by = {"schema": SCHEMA, "decoders": decoder_versions(), "pack": asdict(pack)}
+    return digest({**made_by, "row": row, "file": file_sha256, "knobs": knobs})[:16]
 
 
 def inputs_sha256(

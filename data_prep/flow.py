@@ -175,10 +175,11 @@ def _fates(works: Sequence[ClipWork], linked: Linked) -> list[Decision]:
     """What analysis and linking decided about clips and tracks, the kept ones included."""
     decisions = list(linked.decisions)
     for work in works:
-        own = work.load().decisions
-        decisions += own
-        if not any(decision.kind == "clip" for decision in own):
-            decisions.append(Decision(work.clip.id, "clip", "kept", "analyse"))
+        seen = work.load()
+        decisions += seen.decisions
+        if not any(decision.kind == "clip" for decision in seen.decisions):
+            medium = f"{seen.medium}; by {seen.decoder}; sha256 {seen.fingerprint}"
+            decisions.append(Decision(work.clip.id, "clip", "kept", "analyse", detail=medium))
     for character in linked.characters:
         decisions += [Decision(t, "track", "kept", "link", value=character.id) for t in character.track_ids]
     return decisions

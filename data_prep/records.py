@@ -162,7 +162,8 @@ class Decision:
 @dataclass(frozen=True)
 class AnalysedClip:
     """All that one decoding pass over a clip yields. width_px × height_px is the size of the analysed frames;
-    times_s: f64[F] presentation time of each from the file's start; decoder and fingerprint say what read what."""
+    times_s: f64[F] presentation time of each from the file's start; decoder (with version) and fingerprint (sha256)
+    say what read what, medium what the file was: codec, size, rate, groups, sound."""
 
     clip: Clip
     width_px: int
@@ -173,6 +174,7 @@ class AnalysedClip:
     windows: tuple[Window, ...]
     decisions: tuple[Decision, ...] = ()
     decoder: str = ""
+    medium: str = ""
     fingerprint: str = ""
 
 

@@ -43,7 +43,6 @@ AFTER_ANALYSIS = {
 NO_RESULT = {
     "link.overrides",  # what the file says counts, not where it lies
     "decode.timeout_s",
-    "decode.max_chunk_bytes",
     "run.num_workers",
     "run.lock_wait_s",
     "run.max_attempts",
