@@ -13,15 +13,15 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from data_prep.analysis_store import SCHEMA
 from data_prep.atomic import write_atomic
-from data_prep.config import PrepareConfig
+from data_prep.config import PrepareConfig, QualityConfig
 from data_prep.records import Clip, Decision, Json, Progress
 
-RECIPE = 1  # raise it when linking, selecting or captions change, so that finished outputs are made again
+RECIPE = 2  # raise it when linking, selecting or captions change, so that finished outputs are made again
 REMEMBERED, MEMORIES = "files.json", "files*.json"  # of the whole preparation, and also of parts
 SAVE_EVERY_S = 30.0  # of hashing that a kill may cost; a corpus of terabytes takes hours
 
@@ -29,6 +29,7 @@ _Remembered = list[int | str]  # size in bytes, modification time in ns, sha256
 _PLACES = ("manifest", "clips", "output", "run")
 _NOT_ANALYSIS = {
     "decode": ("timeout_s", "max_chunk_bytes"),
+    "quality": tuple(f.name for f in fields(QualityConfig) if f.name != "text_detector"),
     "windows": ("max_cast", "min_visible", "min_face_px"),
     "link": ("threshold",),  # its min_norm says which embeddings a tracker may trust
     "references": ("min_count", "max_count", "guard_gap_s", "min_similarity", "max_similarity"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.config import PrepareConfig
+from data_prep.config import PrepareConfig, QualityConfig
 from data_prep.fingerprints import PackFiles, analysis_key, hash_files, inputs_sha256
 from data_prep.records import Captions, Clip, Decision
 
@@ -28,6 +28,7 @@ AFTER_ANALYSIS = {
     "references.max_similarity",
     "link.threshold",
     "pack.samples_per_shard",
+    *(f"quality.{field.name}" for field in fields(QualityConfig) if field.name != "text_detector"),
 }
 NO_RESULT = {
     "decode.timeout_s",
