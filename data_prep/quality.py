@@ -174,7 +174,7 @@ def _seconds(look: Look) -> float:
     """From the first frame's start to the last one's end, which lies a mean step after it."""
     times_s = look.clip.times_s
     step_s = float(times_s[-1]) / max(len(times_s) - 1, 1)
-    return float(times_s[look.shot.end - 1] - times_s[look.shot.start]) + step_s
+    return round(float(times_s[look.shot.end - 1] - times_s[look.shot.start]) + step_s, 3)  # 2 s are 2 s
 
 
 _OFF = float("inf")
