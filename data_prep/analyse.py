@@ -110,9 +110,9 @@ class _Watch:
 
     def _finish_shot(self) -> None:
         """Turns what was seen since the last cut into tracks."""
-        tracks, dropped = self._follower.finish_shot(len(self._starts) - 1)
+        tracks, decisions = self._follower.finish_shot(len(self._starts) - 1)
         self._tracks += tracks
-        self._decisions += dropped
+        self._decisions += decisions
         self._flow.cut()
         self._recorder.cut()
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from data_prep.config import PrepareConfig
 from data_prep.faces.analyser import FaceAnalyser, MeasuredFace, SeenFace, analyser_for
-from data_prep.faces.quality import face_quality
+from data_prep.faces.quality import face_quality, in_words
 from data_prep.masks import checked_outline
 from data_prep.motion import Pacer
 from data_prep.records import F32, U8, Decision, FaceTrack
@@ -56,26 +56,29 @@ class FaceFollower:
             self._passed = _Frame(number, image.copy(), used)  # not a view: that would keep its whole chunk
 
     def finish_shot(self, shot: int) -> tuple[list[FaceTrack], list[Decision]]:
-        """The tracks of the shot that ends, and what became of those that are none. Its last frame is looked at, so
+        """The tracks of the shot that ends, and what became of each with its numbers. Its last frame is looked at, so
         that nobody who stays to the end is lost before it."""
         if self._passed is not None:
             self._look(self._passed)
         looked = np.array(self._looked, np.int32)
         tracks: list[FaceTrack] = []
-        dropped: list[Decision] = []
+        decisions: list[Decision] = []
         for number, seen in sorted(self._seen.items()):
             track_id = f"{self._clip_id}-t{number:03d}"
             num_frames, least = len(seen.frames(looked)), self._config.tracks.min_frames
             if num_frames < least:
-                dropped.append(_dropped(track_id, "track_too_short", str(num_frames), str(least)))
+                decisions.append(_dropped(track_id, "track_too_short", str(num_frames), str(least)))
             elif not seen.is_embedded:
-                dropped.append(_dropped(track_id, "never_embedded", "0 embeddings", "at least 1"))
+                decisions.append(_dropped(track_id, "never_embedded", "0 embeddings", "at least 1"))
             else:
-                tracks.append(seen.to_track(track_id, self._clip_id, shot, looked))
+                track = seen.to_track(track_id, self._clip_id, shot, looked)
+                told = in_words(track, self._config.link.min_norm)
+                tracks.append(track)
+                decisions.append(Decision(track_id, "track", "kept", "analyse", detail=told))
         self._seen, self._looked, self._passed = {}, [], None
         self._tracker.cut()
         self._pacer.cut()
-        return tracks, dropped
+        return tracks, decisions
 
     def _look(self, frame: _Frame) -> None:
         """Detects, and gives every face to its track."""

@@ -78,7 +78,8 @@ def table(scores: Sequence[Score]) -> str:
         f"recall {whole.found / whole.faces:.4f} ({whole.found} of {whole.faces} faces); identity right for "
         f"{whole.right} of {whole.tracks} tracks; per 1,000 frames "
         f"{1000 * whole.track_switches / whole.frames:.2f} track and "
-        f"{1000 * whole.name_switches / whole.frames:.2f} identity switches; character count right in {counted} of {len(scores)} clips"
+        f"{1000 * whole.name_switches / whole.frames:.2f} identity switches; "
+        f"character count right in {counted} of {len(scores)} clips"
     )
     return "\n".join(lines)
 

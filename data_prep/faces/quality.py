@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_prep.faces.geometry import CROP_PX
-from data_prep.records import F32, F64
+from data_prep.records import F32, F64, FaceTrack
 
 SHARP = 100.0
 """Variance of a crop's Laplacian from which more sharpness makes no better face."""
@@ -48,6 +48,28 @@ def face_quality(
         sharp=_unit(sharpness / SHARP),
         front=_unit(np.cos(np.radians(yaw_pitch_deg)).clip(0).prod(-1)),
         clear=_unit(clear),
+    )
+
+
+def track_quality(track: FaceTrack, min_norm: float) -> FaceQuality:
+    """Of the track's embedded frames, in order."""
+    at = track.embedded
+    size_px = (track.boxes_px[at, 2:] - track.boxes_px[at, :2]).min(-1)
+    angles = np.stack([track.yaw_deg[at], track.pitch_deg[at]], -1)
+    return face_quality(size_px, track.sharpness[at], angles, track.norms[at], min_norm)
+
+
+def in_words(track: FaceTrack, min_norm: float) -> str:
+    """The track's numbers for the ledger: frames, and of the embedded ones the median size and sharpness, the angles
+    that they span, how many are covered and the quality of the best."""
+    at = track.embedded
+    size_px = np.median((track.boxes_px[at, 2:] - track.boxes_px[at, :2]).min(-1))
+    spans = {"yaw": track.yaw_deg[at], "pitch": track.pitch_deg[at], "roll": track.roll_deg[at]}
+    angles = ", ".join(f"{name} {low.min():.0f} to {low.max():.0f}" for name, low in spans.items())
+    best = track_quality(track, min_norm).overall.max()
+    return (
+        f"{len(track.frames)} frames, {size_px:.0f} px, sharpness {np.median(track.sharpness[at]):.0f}, {angles}, "
+        f"covered {int((track.norms[at] < min_norm).sum())} of {int(at.sum())}, best quality {best:.2f}"
     )
 
 

@@ -1,5 +1,6 @@
 """A clip through everything, on real faces: insightface's group picture of six, panned, cut and broken."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from data_prep.analyse import analyse
 from data_prep.analysis_store import save
-from data_prep.config import FaceConfig, PrepareConfig, WindowConfig
+from data_prep.config import FaceConfig, PrepareConfig, ShotConfig, WindowConfig
 from data_prep.decode import decode_mp4
 from data_prep.records import AnalysedClip, Clip, FaceTrack
 from data_prep.tracks import iou
@@ -125,6 +126,31 @@ def test_references_are_candidates_of_the_track_itself(two_shots):
         assert len(track.crops) == len(track.crop_frames) <= 12
         assert set(track.crop_frames.tolist()) <= set(track.frames[track.embedded].tolist())
     assert sum(len(t.crops) > 0 for t in analysed.tracks) >= 8
+
+
+def test_the_ledger_has_the_numbers_of_every_track_and_frame(two_shots):
+    _, analysed = two_shots
+    kept = [d for d in analysed.decisions if (d.kind, d.fate) == ("track", "kept")]
+    assert [d.item for d in kept] == [t.id for t in analysed.tracks]
+    assert re.match(
+        r"18 frames, \d+ px, sharpness \d+, yaw -?\d+ to -?\d+, pitch -?\d+ to -?\d+, roll -?\d+ to -?\d+, covered "
+        r"\d of \d, best quality 0\.\d\d$",
+        kept[0].detail,
+    )
+    assert analysed.pictures is not None and len(analysed.pictures.clipped) == 30
+    assert np.nanmean(analysed.pictures.motion_px[:18]) == pytest.approx(1.5, abs=0.5)
+    assert np.nanmean(analysed.pictures.motion_px[18:]) < 0.1 and len(analysed.pictures.stillest_px) == 2
+
+
+def test_cuts_that_are_known_late_give_the_same_clip(two_shots):
+    path, first = two_shots
+    late = analyse(clip_of(path), replace(SMALL, shots=ShotConfig(detector="adaptive")))
+    assert late.shots == first.shots
+    assert [(w.shot, w.frames.tolist()) for w in late.windows] == [
+        (w.shot, w.frames.tolist()) for w in first.windows
+    ]
+    for one, other in zip(first.tracks, late.tracks, strict=True):
+        np.testing.assert_array_equal(one.boxes_px, other.boxes_px)
 
 
 def test_a_clip_without_faces_is_dropped_with_its_rule(face_home, make_video):
