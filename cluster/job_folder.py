@@ -194,6 +194,14 @@ class JobFolder:
             return (self.job / "attempt").read_text(encoding="utf-8")
         return ""
 
+    def overtaken_by(self, token: str) -> str:
+        """The token of the attempt that has taken the job over from ``token``'s; empty where none has, or where the
+        file system does not answer now, which says nothing about it."""
+        with contextlib.suppress(OSError):
+            holder = self.holder()
+            return "" if holder == token else holder
+        return ""
+
     def note_failed_rank(self, rank: int, host: str, token: str) -> None:
         """Say which rank failed first, where only its launcher on the node knows."""
         text = json.dumps({"rank": rank, "host": host, "token": token})

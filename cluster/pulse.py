@@ -38,10 +38,7 @@ class Fence:
         """Return, unless another attempt has taken over: then the process ends here, and writes nothing more."""
         if self._job is None or not self._token:
             return
-        holder = ""
-        with contextlib.suppress(OSError):  # a file system that does not answer now says nothing about it
-            holder = self._job.holder()
-        if holder not in ("", self._token):
+        if holder := self._job.overtaken_by(self._token):
             _say(
                 f"attempt {self._token} of job {str(self._job.folder)!r} is over: {holder} has taken it over. This "
                 "process ends now and writes nothing more"

@@ -27,6 +27,9 @@ from cluster.spec import EXIT_INPUT, EXIT_REQUEUE, JobError, State
 from cluster.watch import Seen, TakenOverError, watch
 
 POLL_S = 0.2
+UNANSWERED_S = (
+    60.0  # how long a file system may be away before this one ends without knowing whose the job is
+)
 EXIT_TAKEN_OVER = 1
 # As after Ctrl-C; not 75: a script that puts the job back must not, even where it has been requeued meanwhile.
 EXIT_CANCELLED = 130
@@ -99,8 +102,18 @@ class Supervisor:
         return judge(counted, self._spec.retry, with_steps=self._spec.ranks)
 
     def _check_held(self) -> None:
-        """Raise TakenOverError where another supervisor has begun an attempt while this one waited."""
-        if (holder := self._place.holder()) != self._token:
+        """Raise TakenOverError where another supervisor has begun an attempt while this one waited; a file system
+        that does not answer is asked for ``UNANSWERED_S``."""
+        until_s = time.monotonic() + UNANSWERED_S
+        while True:
+            try:
+                holder = self._place.holder()
+                break
+            except OSError:
+                if time.monotonic() > until_s:
+                    raise
+                time.sleep(POLL_S)
+        if holder != self._token:
             raise TakenOverError(f"attempt {holder} has taken the job over; this supervisor ends")
 
     def _asked_within(self, wait_s: float) -> bool:

@@ -48,9 +48,9 @@ def watch(spec: JobSpec, token: str, group: Group, stop_wanted: Callable[[], boo
         if told_s is None and stop_wanted():
             told_s = time.monotonic()
             group.signal(signal.SIGTERM)
-        if (holder := place.holder()) not in ("", token):
+        if other := place.overtaken_by(token):
             group.kill()
-            raise TakenOverError(f"attempt {holder} has taken the job over; this supervisor ends")
+            raise TakenOverError(f"attempt {other} has taken the job over; this supervisor ends")
         if (ended := group.ended()) is not None:
             return _account(spec, token, ended, told_s is not None)
         if told_s is not None and time.monotonic() - told_s > limits.grace_s:

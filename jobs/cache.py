@@ -26,7 +26,7 @@ from pipeline.config import TrainConfig
 if TYPE_CHECKING:
     from data_prep.isolation import Workers
     from jobs.progress import ProgressBar
-    from pipeline.features import Recogniser
+    from pipeline.data.features import Recogniser
 
 SUMMARY = """Compute ahead what every epoch of castbank train needs alike: embeddings of texts and faces and, for
 every window that training will take, video latents and the masks over their cells. Training with the same
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from jobs.train import recogniser_of
     from jobs.train_checks import check_cast, check_data
     from jobs.train_samples import bucket_table
-    from pipeline.features import features_folder
+    from pipeline.data.features import features_folder
 
     check_arguments(args)
     config = configs.load(TrainConfig, args.config, args.overrides, {"run": "none"})
@@ -134,9 +134,9 @@ def frozen_parts(config: TrainConfig, recogniser: Recogniser) -> Iterator[Path |
     """Where workers find the family's frozen parts: those of the base, of the run where it has begun, from
     elsewhere (None) where they are pretrained, or fitted here as training would fit them."""
     from pipeline import model as models
+    from pipeline.data.features import features_folder
+    from pipeline.data.samples import Samples
     from pipeline.families import family_type
-    from pipeline.features import features_folder
-    from pipeline.samples import Samples
 
     initial = Path(config.run) / "initial"
     if config.base or initial.is_dir() or family_type(config.model.family.name).pretrained:
@@ -173,7 +173,7 @@ def _me() -> str:
 
 def items_of(opened: Opened, kind: Kind) -> list[Item]:
     """All that training will read of a kind."""
-    from pipeline.frozen import EMPTY
+    from pipeline.data.frozen import EMPTY
 
     if kind == "text":
         return [(EMPTY, -1, 0), *((name, index, 0) for name, index in opened.samples.texts().items())]
@@ -235,7 +235,7 @@ def compute_all(
     """
     from data_prep.isolation import Failure, Limits, Task
     from data_prep.records import InputError
-    from pipeline.features import features_folder
+    from pipeline.data.features import features_folder
 
     folder = features_folder(pickle.loads(asked).config.data)
     size = KINDS[kind]

@@ -15,11 +15,11 @@ from pipeline.config import TrainConfig
 if TYPE_CHECKING:
     import torch
 
-    from pipeline.cuts import Cut
+    from pipeline.data.cuts import Cut
+    from pipeline.data.features import Recogniser
+    from pipeline.data.frozen import FrozenCache
+    from pipeline.data.samples import Samples
     from pipeline.families.contract import Frozen
-    from pipeline.features import Recogniser
-    from pipeline.frozen import FrozenCache
-    from pipeline.samples import Samples
 
 Kind = Literal["text", "faces", "latents"]
 TEXTS = 16  # captions that are embedded at once
@@ -54,7 +54,7 @@ class Opened:
 
     @cached_property
     def samples(self) -> Samples:
-        from pipeline.samples import Samples
+        from pipeline.data.samples import Samples
 
         samples = Samples(self._asked.config.data, self._asked.config.seed, self._asked.recogniser)
         samples.know_outlines()
@@ -70,14 +70,14 @@ class Opened:
 
     @cached_property
     def cache(self) -> FrozenCache:
-        from pipeline.frozen import FrozenCache
+        from pipeline.data.frozen import FrozenCache
 
         config = self._asked.config
         return FrozenCache(config.data, config.model.family.name, self.frozen.fingerprint())
 
     def text(self, chunk: Chunk) -> None:
         """Embed captions."""
-        from pipeline.frozen import EMPTY
+        from pipeline.data.frozen import EMPTY
 
         captions = [
             "" if name == EMPTY else self.samples.read(index).caption for name, index, _ in chunk.items
@@ -121,7 +121,7 @@ class Opened:
         """Its name, its video f32[3,T,H,W] in [-1,1] and its coverage f32[N,t,h,w]."""
         import torch
 
-        from pipeline.samples import decoded, to_unit_range
+        from pipeline.data.samples import decoded, to_unit_range
 
         sample = self.samples.read(index)
         video, label_map = decoded(sample, self.samples.cut(index, variant))

@@ -222,8 +222,6 @@ def _scene(steps: Steps, output: Path, kind: str, shot: Shot) -> None:
     video = output / "videos" / f"{kind}.mp4"
     video.parent.mkdir(parents=True, exist_ok=True)
     wanted = (
-        "num_frames=2",
-        "fps=2",
         "guidance=1.5",
         "--prompt",
         shot.caption,

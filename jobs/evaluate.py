@@ -17,7 +17,7 @@ from jobs.outputs import check_folder
 
 if TYPE_CHECKING:
     from data_prep.records import U8
-    from pipeline.evaluate import Evaluation, Gallery
+    from pipeline.judging.evaluate import Evaluation, Gallery
 
 SUMMARY = """Who is recognisable in a video, and who bled into whom.
 
@@ -123,7 +123,7 @@ def load_references(folder: Path) -> References:
     Raises InputError where it is none of them, or a picture shows no face.
     """
     from data_prep.faces import packs
-    from pipeline.evaluate import gallery
+    from pipeline.judging.evaluate import gallery
 
     if not folder.is_dir():
         raise InputError(f"--references: {folder} is not a folder; give faces, shards or an identity bank.")
@@ -159,8 +159,8 @@ def _from_shards(folder: Path) -> dict[str, U8]:
 
 
 def _from_bank(folder: Path) -> References:
-    from pipeline.evaluate import Gallery
     from pipeline.identity.bank import IdentityBank
+    from pipeline.judging.evaluate import Gallery
 
     entries = IdentityBank.load(folder).entries.values()
     by_pack = {entry.pack for entry in entries}
@@ -231,7 +231,7 @@ def _evaluate(
     from data_prep.faces import analyser_for
     from data_prep.probe import UnusableError, probe
     from jobs.progress import ProgressBar
-    from pipeline.evaluate import judge, see
+    from pipeline.judging.evaluate import judge, see
 
     seen = []
     try:
@@ -266,8 +266,8 @@ def _say(video: Path, evaluation: Evaluation) -> None:
 def _write(
     output: Path, videos: Sequence[Path], evaluations: Sequence[Evaluation], references: References
 ) -> None:
-    from pipeline.evaluate import mean_of
-    from pipeline.evaluation_page import as_json, matrix_picture, page, png
+    from pipeline.judging.evaluate import mean_of
+    from pipeline.judging.page import as_json, matrix_picture, page, png
 
     comparable = len(videos) > 1 and len({evaluation.cast for evaluation in evaluations}) == 1
     mean = [mean_of(evaluations)] if comparable else []

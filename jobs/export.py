@@ -9,7 +9,7 @@ from pathlib import Path
 from data_prep.records import InputError
 from jobs.outputs import check_file, check_folder
 
-FORMS = ("diffusers", "peft", "comfyui", "comfyui-whole")  # the keys of pipeline.handover.FORMATS
+FORMS = ("diffusers", "peft", "comfyui", "comfyui-whole")  # the keys of pipeline.exports.handover.FORMATS
 SUMMARY = """Write a finished run in a form that others load. What was written is read back by the other tool's own
 reader, and kept only if every value is what was trained.
 
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output.exists():
         raise InputError(f"--output: {str(args.output)!r} is there already; give another, or delete it")
 
-    from pipeline.handover import FORMATS, hand_over
+    from pipeline.exports.handover import FORMATS, hand_over
 
     written = hand_over(FORMATS[args.to], export, args.output)
     sys.stdout.write(

@@ -24,7 +24,8 @@ from pipeline.config import GenerateConfig
 
 SUMMARY = """Generate a video with the characters of a run's bank.
 
-Writes OUTPUT (mp4), OUTPUT with .png for .mp4 (contact sheet) and with .json (all that is needed to repeat it)."""
+Writes OUTPUT (mp4), OUTPUT with .png for .mp4 (contact sheet) and with .json (all that is needed to repeat it).
+Frames, size and fps are those that the run was trained at, unless given."""
 
 EXAMPLE = "castbank generate runs/first seed=3 --prompt 'anna talks to ben' --cast anna,ben --output out.mp4"
 
@@ -67,7 +68,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Generates; 0, or InputError before anything is written."""
-    config = configs.load(GenerateConfig, args.config, args.overrides)
+    usual = _usual(args.run_folder)
+    config = configs.load(GenerateConfig, args.config, args.overrides, usual)
     configs.check_ranges(config, ALLOWED)
     check_file("--output", args.output, ".mp4")
     layout = None if args.layout is None else read_layout(args.layout)
@@ -86,6 +88,14 @@ def run(args: argparse.Namespace) -> int:
     size = f"{len(frames)} frames of {config.width_px}x{config.height_px}"
     sys.stdout.write(f"{args.output}: {size} with {who}\n")
     return 0
+
+
+def _usual(run_folder: Path) -> dict[str, Any]:
+    """What the run was trained on, in place of the schema's defaults."""
+    from pipeline.exports.export import last_seen
+
+    seen = last_seen(run_folder)
+    return {} if seen is None else dataclasses.asdict(seen)
 
 
 def _write(args: argparse.Namespace, config: GenerateConfig, names: tuple[str, ...], frames: U8) -> None:

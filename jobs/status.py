@@ -82,7 +82,7 @@ def sections(place: JobFolder, spec: JobSpec, status: Status) -> Iterator[tuple[
 
 def needs(place: JobFolder, spec: JobSpec, status: Status) -> Iterator[str]:
     """What an ended job needs to go on, one line each, the command last."""
-    from pipeline.checkpoints import committed
+    from pipeline.training.checkpoints import committed
 
     config = _config(place)
     if "num_steps" in config and "run" in config:
@@ -137,7 +137,7 @@ def _code(place: JobFolder) -> str:
 
 def _progress(place: JobFolder) -> str:
     """Of a training: the step, of how many, and its losses."""
-    from pipeline.run_folder import read_metrics
+    from pipeline.training.run_folder import read_metrics
 
     config = _config(place)
     if "num_steps" not in config or "run" not in config:

@@ -134,7 +134,7 @@ def hand_over(spec: JobSpec, after: Sequence[str], command: Command | None = Non
         raise JobError(
             f"folder {str(spec.folder)!r} cannot be made: {error.strerror}; give another"
         ) from error
-    with kept_where_refused(place):
+    with kept_where_refused(place), code_kept_where_refused(place):
         place.renew()
         place.forgive()
         heartbeats.forget(place.heartbeats)
@@ -152,7 +152,7 @@ def hand_over(spec: JobSpec, after: Sequence[str], command: Command | None = Non
 @contextlib.contextmanager
 def kept_where_refused(place: JobFolder) -> Iterator[None]:
     """Put back what says how an earlier job of the folder ended, where the scheduler does not take the new one."""
-    names = ("spec.json", "submitted.json", "outcome.json", "config.yaml", "forgiven")
+    names = ("spec.json", "submitted.json", "outcome.json", "config.yaml", "forgiven", "code.json")
     before = {name: (place.job / name).read_bytes() for name in names if (place.job / name).is_file()}
     try:
         yield
@@ -162,6 +162,23 @@ def kept_where_refused(place: JobFolder) -> Iterator[None]:
         for name, data in before.items():
             (place.job / name).write_bytes(data)
         raise
+
+
+@contextlib.contextmanager
+def code_kept_where_refused(place: JobFolder) -> Iterator[None]:
+    """Put the snapshot of an earlier job of the folder back likewise: a later requeue is of that job."""
+    before = place.code.with_name(".code-before")
+    shutil.rmtree(before, ignore_errors=True)
+    if place.code.is_dir():
+        place.code.rename(before)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(place.code, ignore_errors=True)
+        if before.is_dir():
+            before.rename(place.code)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def cancel(spec: JobSpec, scheduler_id: str) -> None:

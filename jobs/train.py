@@ -20,12 +20,12 @@ from pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
     from jobs.train_place import Surroundings
-    from pipeline.face_network import FaceNetwork
-    from pipeline.features import Recogniser
-    from pipeline.objective import DiffusionObjective
-    from pipeline.rank import Beat, Rank
-    from pipeline.samples import Samples
-    from pipeline.tracker import TrackedRun
+    from pipeline.data.features import Recogniser
+    from pipeline.data.samples import Samples
+    from pipeline.objective.face_network import FaceNetwork
+    from pipeline.objective.objective import DiffusionObjective
+    from pipeline.ranks.rank import Beat, Rank
+    from pipeline.tracking.tracker import TrackedRun
 
 SUMMARY = """Train a video diffusion transformer and its identity bank on shards.
 
@@ -35,7 +35,7 @@ with 75 (run it again); Ctrl-C checkpoints too; a second Ctrl-C ends at once. Fo
 --overfit 4."""
 
 EXAMPLE = "castbank train --config jobs/configs/train_tiny.yaml run=runs/first data.shards=shards"
-PRELOAD = ("pipeline.engine", "diffusers")  # imported once for all ranks
+PRELOAD = ("pipeline.training.engine", "diffusers")  # imported once for all ranks
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train to the end; 0, or 75 where a signal asked to stop, or 1 where it could not begin and may later."""
     from jobs.train_place import Surroundings
-    from pipeline.rank import LeaveError
+    from pipeline.ranks.rank import LeaveError
 
     overfit = [] if args.overfit is None else [f"data.overfit={args.overfit}"]
     config = configs.load(TrainConfig, args.config, [*args.overrides, *overfit])
@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
 def run_all(config: TrainConfig, recogniser: Recogniser, around: Surroundings) -> int:
     """All ranks, on this machine."""
     from cluster import heartbeats
-    from pipeline.ranks import launch
-    from pipeline.run_folder import claimed
+    from pipeline.ranks.launch import launch
+    from pipeline.training.run_folder import claimed
 
     folder, args = Path(config.run), (config, recogniser, around)
 
@@ -90,7 +90,7 @@ def forked_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, around:
     """One of the processes that ``run_all`` starts."""
     from jobs.train_place import alive
     from jobs.train_rank import train_rank
-    from pipeline.joining import Meeting
+    from pipeline.ranks.joining import Meeting
 
     limit_s, training = config.engine.join_timeout_s, around.training(config)
     with alive(rank, config, around) as living, Meeting(rank, limit_s, training) as meeting:
@@ -101,9 +101,9 @@ def run_one_rank(config: TrainConfig, recogniser: Recogniser, around: Surroundin
     """The one rank that a launcher started this process as; the first one also does what is done once."""
     from jobs.train_place import alive, launched_rank
     from jobs.train_rank import train_rank
-    from pipeline.joining import Meeting
-    from pipeline.rank import stopped_by_signals
-    from pipeline.run_folder import claimed
+    from pipeline.ranks.joining import Meeting
+    from pipeline.ranks.rank import stopped_by_signals
+    from pipeline.training.run_folder import claimed
 
     assert around.launched is not None
     rank = launched_rank(around.launched)
@@ -130,7 +130,7 @@ def recogniser_of(config: TrainConfig) -> Recogniser:
     from data_prep.faces.landmarks import find_mesh, five_points
     from data_prep.faces.packs import find_pack
     from data_prep.faces.recogniser import embed_crops
-    from pipeline.features import Recogniser, file_sha256
+    from pipeline.data.features import Recogniser, file_sha256
 
     pack = find_pack(config.data.pack)
     width = config.model.identity.embedding_dim
@@ -159,8 +159,8 @@ def run_first(
     beat: Beat,
 ) -> int:
     """What the launching process, or the first of several that a launcher started, does around the training."""
-    from pipeline.order import Share
-    from pipeline.samples import Samples
+    from pipeline.data.order import Share
+    from pipeline.data.samples import Samples
 
     beat("starting", 0)
     folder = Path(config.run)
@@ -199,7 +199,7 @@ def run_first(
 
 def register(config: TrainConfig, samples: Samples) -> str:
     """Write or compare the run's configuration and data; returns the run's id."""
-    from pipeline.run_folder import CONFIG, open_run
+    from pipeline.training.run_folder import CONFIG, open_run
 
     folder = Path(config.run)
     found = folder / CONFIG
@@ -232,7 +232,7 @@ def make_initial(config: TrainConfig, samples: Samples, beat: Beat) -> None:
 
 def tracked_run(config: TrainConfig, samples: Samples, run_id: str, tags: Mapping[str, str]) -> TrackedRun:
     """What the tracker says about the run once."""
-    from pipeline.tracker import TrackedRun
+    from pipeline.tracking.tracker import TrackedRun
 
     folder, manifest = Path(config.run), samples.shards.manifest
     counts = {key: value for key, value in manifest.facts.items() if isinstance(value, int | float | str)}
@@ -254,8 +254,9 @@ def tracked_run(config: TrainConfig, samples: Samples, run_id: str, tags: Mappin
 def build(config: TrainConfig, shown: Sequence[str] = ()) -> DiffusionObjective:
     """The objective of a run, what is trained in it set, with error curves of the characters ``shown``; the same on
     every rank."""
-    from pipeline import adapters, objective
+    from pipeline import adapters
     from pipeline import model as models
+    from pipeline.objective import objective
 
     model = models.load(Path(config.base or f"{config.run}/initial"))
     model.config = config.model
@@ -270,6 +271,6 @@ def face_network(config: TrainConfig) -> FaceNetwork | None:
     if config.model.losses.identity <= 0:
         return None
     from data_prep.faces.packs import find_pack
-    from pipeline.face_network import FaceNetwork
+    from pipeline.objective.face_network import FaceNetwork
 
     return FaceNetwork(find_pack(config.data.pack))

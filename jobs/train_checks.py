@@ -12,7 +12,7 @@ from jobs import config as configs
 from pipeline.config import ModelConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from pipeline.samples import Samples
+    from pipeline.data.samples import Samples
 
 MANY = math.inf
 ALLOWED = {  # key: least and greatest value
@@ -69,8 +69,9 @@ ALLOWED = {  # key: least and greatest value
 
 def check(config: TrainConfig) -> None:
     """Raise InputError for values that no training can have."""
-    from pipeline import adapters, zero_config
+    from pipeline import adapters
     from pipeline.families import family_type
+    from pipeline.training import zero_config
 
     configs.check_ranges(config, ALLOWED)
     check_validation(config)
@@ -97,7 +98,7 @@ def check(config: TrainConfig) -> None:
 
 def check_data(config: TrainConfig) -> None:
     """Raise InputError for values that no samples can be taken with."""
-    from pipeline.cuts import Bucket
+    from pipeline.data.cuts import Bucket
 
     configs.check_ranges(config, {key: limits for key, limits in ALLOWED.items() if key.startswith("data.")})
     named = [Bucket.parse(text) for text in config.data.buckets]
@@ -107,7 +108,7 @@ def check_data(config: TrainConfig) -> None:
 
 def check_schedule(model: ModelConfig) -> None:
     """Raise InputError for phases that no training can have."""
-    from pipeline.losses import LOSSES
+    from pipeline.objective.losses import LOSSES
 
     given, known = model.schedule, [*(name for name in LOSSES if name != "diffusion"), "identity"]
     if given.coarse + given.fade_in > 1 + 1e-9:  # as 0.7 + 0.3 may be

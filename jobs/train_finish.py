@@ -10,18 +10,20 @@ import torch
 
 from data_prep.records import InputError
 from jobs.train_pictures import Drawn, chosen, names_of
-from pipeline import engine, export, objective
-from pipeline.checkpoints import newest
 from pipeline.config import TrainConfig
-from pipeline.data import collate
+from pipeline.data.stream import collate
+from pipeline.exports import export
 from pipeline.identity.bank import IdentityBank
 from pipeline.identity.enrol import enrol, gather_references
 from pipeline.model import Model
+from pipeline.objective import objective
+from pipeline.training import engine
+from pipeline.training.checkpoints import newest
 
 if TYPE_CHECKING:
-    from pipeline.features import Recogniser
-    from pipeline.objective import DiffusionObjective
-    from pipeline.samples import Samples
+    from pipeline.data.features import Recogniser
+    from pipeline.data.samples import Samples
+    from pipeline.objective.objective import DiffusionObjective
 
 
 def finish(
@@ -69,8 +71,20 @@ def finish(
     allowed()
     paths = make_samples(config, model, bank, samples)
     allowed()
-    export.export(model, bank, ask, folder / "export")  # last: a run with an export is a finished one
+    seen = seen_in(samples)
+    export.export(model, bank, ask, folder / "export", seen)  # last: a run with an export is a finished one
     return paths
+
+
+def seen_in(samples: Samples) -> export.Seen:
+    """The size that most samples were trained at, and how fast a video of their frames has to be shown."""
+    most = max(samples.buckets, key=lambda bucket: len(samples.buckets[bucket]))
+    index = samples.buckets[most][0]
+    note = samples.read(index).note
+    num_frames, height_px, width_px = samples.config.num_frames, note.height_px, note.width_px
+    if most is not None:
+        num_frames, height_px, width_px = most.num_frames, most.height_px, most.width_px
+    return export.Seen(num_frames, height_px, width_px, note.fps / samples.config.frame_stride)
 
 
 def make_samples(config: TrainConfig, model: Model, bank: IdentityBank, samples: Samples) -> list[Path]:

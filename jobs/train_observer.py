@@ -14,17 +14,17 @@ from jobs.progress import ProgressBar
 from pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
-    from pipeline.rank import Rank
-    from pipeline.tracker import TrackedRun
+    from pipeline.ranks.rank import Rank
+    from pipeline.tracking.tracker import TrackedRun
 
 METRICS = "metrics.jsonl"
 
 
 def recorded(rank: Rank, config: TrainConfig) -> Rank:
     """The rank, with each reported step in the metrics file first: no checkpoint is ahead of it."""
-    from pipeline.run_folder import MetricsFile
-    from pipeline.stability import Incident
-    from pipeline.trainer import StepDone
+    from pipeline.training.run_folder import MetricsFile
+    from pipeline.training.stability import Incident
+    from pipeline.training.trainer import StepDone
 
     folder = Path(config.run)
     metrics = MetricsFile(folder / METRICS)
@@ -47,7 +47,7 @@ class Observer:
         self, config: TrainConfig, run: TrackedRun, totals: Callable[[], Mapping[str, float]] = dict
     ) -> None:
         """``totals``: figures of the whole run, asked for at the end."""
-        from pipeline.tracker import TRACKERS
+        from pipeline.tracking.tracker import TRACKERS
 
         self._total, self._bar = config.num_steps, ProgressBar()
         self._tracker = TRACKERS[config.tracking.kind](config.tracking, run)
@@ -70,8 +70,8 @@ class Observer:
 
     def __call__(self, event: Any) -> None:
         from jobs.train_pictures import Shown
-        from pipeline.stability import Incident
-        from pipeline.trainer import Note, StepDone
+        from pipeline.training.stability import Incident
+        from pipeline.training.trainer import Note, StepDone
 
         if isinstance(event, StepDone):
             self._catch_up()
@@ -85,7 +85,7 @@ class Observer:
     def _catch_up(self) -> None:
         """Log the steps that were recorded by an attempt that died before telling; not before the first step, as
         a tracker may start a thread, and a rank in this process forks its loading processes before that."""
-        from pipeline.run_folder import read_metrics
+        from pipeline.training.run_folder import read_metrics
 
         lines = read_metrics(self._untold) if self._untold else []
         self._untold = None

@@ -16,14 +16,14 @@ from data_prep.decode import decode_mp4
 from data_prep.encode import encode_mp4
 from data_prep.records import U8
 from pipeline.config import GenerateConfig, TrainConfig
-from pipeline.data import collate
-from pipeline.engine import Engine
-from pipeline.features import OUTSIDE
+from pipeline.data.features import OUTSIDE
+from pipeline.data.samples import Item, Samples
+from pipeline.data.stream import collate
 from pipeline.generate import Scene, contact_sheet, generate
 from pipeline.identity.bank import CastPictures
 from pipeline.model import Model
-from pipeline.rank import Rank
-from pipeline.samples import Item, Samples
+from pipeline.ranks.rank import Rank
+from pipeline.training.engine import Engine
 
 NUM_STEPS = 20  # of a sample video
 

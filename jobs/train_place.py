@@ -13,7 +13,7 @@ from cluster.job_folder import ENV_FOLDER, ENV_TOKEN, JobFolder
 from cluster.pulse import Care, Fence, Pulse
 from cluster.rendezvous import Rendezvous
 from pipeline.config import TrainConfig
-from pipeline.rank import Address, Rank
+from pipeline.ranks.rank import Address, Rank
 
 TAKE_OVER_S = 60.0  # an attempt that is over sees so within seconds, unless its machine hangs
 

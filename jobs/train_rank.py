@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     import torch
 
     from pipeline.batch import Batch
-    from pipeline.checkpoints import Checkpoint
-    from pipeline.engine import Engine
-    from pipeline.features import Recogniser
-    from pipeline.joining import Meeting, Word
-    from pipeline.objective import DiffusionObjective
-    from pipeline.order import Share
-    from pipeline.rank import Rank
-    from pipeline.samples import Samples
-    from pipeline.trainer import Watch
+    from pipeline.data.features import Recogniser
+    from pipeline.data.order import Share
+    from pipeline.data.samples import Samples
+    from pipeline.objective.objective import DiffusionObjective
+    from pipeline.ranks.joining import Meeting, Word
+    from pipeline.ranks.rank import Rank
+    from pipeline.training.checkpoints import Checkpoint
+    from pipeline.training.engine import Engine
+    from pipeline.training.trainer import Watch
 
 
 def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting: Meeting) -> int:
     """One rank from joining the others to leaving them; 0, or 75 where it was asked to stop."""
-    from pipeline import engine
-    from pipeline.checkpoints import Checkpoints, Peers
-    from pipeline.data import Stream
-    from pipeline.trainer import Note, Trainer
+    from pipeline.data.stream import Stream
+    from pipeline.training import engine
+    from pipeline.training.checkpoints import Checkpoints, Peers
+    from pipeline.training.trainer import Note, Trainer
 
     word = meeting.agree(rank.beat)
     if word.code is not None:
@@ -61,7 +61,7 @@ def train_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, meeting:
 
 def shown(config: TrainConfig, samples: Samples) -> tuple[str, ...]:
     """The characters with an error curve of their own, the same on every rank."""
-    from pipeline.curves import most_frequent
+    from pipeline.objective.curves import most_frequent
 
     casts = [samples.sample_row(index).cast for index in range(len(samples))]
     return most_frequent(casts, config.tracking.num_characters)
@@ -76,10 +76,10 @@ def watches(
 ) -> list[Watch]:
     """Who looks at the weights now and then: validation, and whoever draws sample videos."""
     from jobs.train_pictures import Drawing
-    from pipeline.data import collate
-    from pipeline.frozen import encoded
-    from pipeline.samples import Samples
-    from pipeline.validation import FIRST_POSITION, Validation
+    from pipeline.data.frozen import encoded
+    from pipeline.data.samples import Samples
+    from pipeline.data.stream import collate
+    from pipeline.training.validation import FIRST_POSITION, Validation
 
     found: list[Watch] = []
     if config.validation.every_steps:
@@ -102,9 +102,10 @@ def wrapped_engine(
     """The engine of a rank, as a checkpoint left it where there is one; what the rank takes of each batch; and the
     objective inside, with error curves of the characters ``shown``."""
     from jobs.train import build
-    from pipeline import adapters, engine
-    from pipeline.optimizer import adamw
-    from pipeline.order import Share
+    from pipeline import adapters
+    from pipeline.data.order import Share
+    from pipeline.training import engine
+    from pipeline.training.optimizer import adamw
 
     universal = found is not None and found.world != rank.world and config.engine.zero_stage > 0
     if found is not None and universal:
@@ -124,7 +125,7 @@ def wrapped_engine(
 
 def left(word: Word) -> int:
     """The exit code with which all ranks leave before training; where it is no good end the reason is raised."""
-    from pipeline.rank import EXIT_INPUT, LeaveError
+    from pipeline.ranks.rank import EXIT_INPUT, LeaveError
 
     if word.code == EXIT_INPUT:
         raise InputError(word.reason)

@@ -11,10 +11,10 @@ from data_prep.records import InputError
 from pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
+    from pipeline.data.features import Recogniser
+    from pipeline.data.frozen import FrozenCache
+    from pipeline.data.samples import Samples
     from pipeline.families.contract import LatentGrid
-    from pipeline.features import Recogniser
-    from pipeline.frozen import FrozenCache
-    from pipeline.samples import Samples
 
 
 def open_samples(
@@ -25,9 +25,9 @@ def open_samples(
     Raises:
         InputError: data.cache=require, and something is not cached; or a bucket that the family cannot take.
     """
+    from pipeline.data.frozen import FrozenCache
+    from pipeline.data.samples import Samples
     from pipeline.families import family_type
-    from pipeline.frozen import FrozenCache
-    from pipeline.samples import Samples
 
     family = config.model.family
     frozen = family_type(family.name).frozen(family, Path(config.base or f"{config.run}/initial"))
@@ -75,8 +75,8 @@ def is_complete(
 def bucket_table(samples: Samples, grid: LatentGrid, batch_size: int) -> Iterator[str]:
     """Lines that say, per bucket: samples, visual tokens of each, batch, share of tokens that only fill the last
     ones (padding), and share of the samples' frames and pixels that is not taken."""
-    from pipeline.cuts import Bucket, kept
-    from pipeline.samples import multiples
+    from pipeline.data.cuts import Bucket, kept
+    from pipeline.data.samples import multiples
 
     yield f"{'bucket':>16} {'samples':>9} {'tokens':>8} {'batch':>6} {'padding':>8} {'cut away':>9}"
     all_tokens = all_filled = 0

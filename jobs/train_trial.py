@@ -17,9 +17,9 @@ from pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
     from jobs.train_place import Surroundings
-    from pipeline.features import Recogniser
-    from pipeline.objective import DiffusionObjective
-    from pipeline.rank import Rank
+    from pipeline.data.features import Recogniser
+    from pipeline.objective.objective import DiffusionObjective
+    from pipeline.ranks.rank import Rank
 
 NUM_STEPS = 2  # the first one also allocates and warms up; the second one is timed
 STATE_BYTES = 12  # of a trained parameter in a checkpoint: fp32 weight and two moments of AdamW
@@ -48,9 +48,9 @@ def run_dry(config: TrainConfig, recogniser: Recogniser, around: Surroundings) -
     if around.launched:
         raise InputError("--dry-run starts its own ranks; run it without a launcher (torchrun, srun)")
     from jobs.train import PRELOAD, make_initial
-    from pipeline.order import Share
-    from pipeline.ranks import launch
-    from pipeline.samples import Samples
+    from pipeline.data.order import Share
+    from pipeline.data.samples import Samples
+    from pipeline.ranks.launch import launch
 
     num_ranks = config.engine.num_processes
     Share(config.batch_size, 0, num_ranks, config.engine.accumulation)  # says so now if it does not divide
@@ -70,11 +70,11 @@ def run_dry(config: TrainConfig, recogniser: Recogniser, around: Surroundings) -
 def try_rank(rank: Rank, config: TrainConfig, recogniser: Recogniser, training: str) -> int:
     """One rank: joins, builds, loads its first batches and updates with them."""
     from jobs.train_rank import wrapped_engine
-    from pipeline import engine
-    from pipeline.checkpoints import Checkpoints, Peers
-    from pipeline.data import Stream
-    from pipeline.joining import meet
-    from pipeline.trainer import Trainer
+    from pipeline.data.stream import Stream
+    from pipeline.ranks.joining import meet
+    from pipeline.training import engine
+    from pipeline.training.checkpoints import Checkpoints, Peers
+    from pipeline.training.trainer import Trainer
 
     engine.join(rank, meet(rank, config.engine.join_timeout_s, training), config.engine)
     try:

@@ -64,7 +64,9 @@ class IdentityConfig:
     tokens_per_character: int = 32  # learned queries that read its references (ConsisID: 32)
     width: int = 192  # of the tokens
     encoder_layers: int = 2  # from references to tokens
-    num_heads: int = 4  # of the encoder and of identity attention; divides width
+    # of the encoder, whose width it divides, and of identity attention, which takes more where one would be wider
+    # than 128 (a published transformer is 1,536 to 5,120 wide)
+    num_heads: int = 4
     max_cast: int = 8  # slots with an embedding of their own
     every: int = 1  # identity attention in every k-th block (ConsisID: 2 of 42)
     # a picture of each character and its drawn landmarks beside the noisy latents too (ConsisID's low-frequency
@@ -156,7 +158,7 @@ class ModelConfig:
 class GenerateConfig:
     """How a video is sampled; what it shows (prompt, cast, layout) is asked for beside this."""
 
-    num_frames: int = 5  # those that it was trained with, as a rule; so for the size
+    num_frames: int = 5  # as trained, where the run says; so for the size and fps
     height_px: int = 96  # a multiple of the family's cells, as said where it is not
     width_px: int = 160
     fps: float = 8.0  # of the file that is written

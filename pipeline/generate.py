@@ -18,7 +18,7 @@ from pipeline.identity.attention import CastContext
 from pipeline.identity.bank import CastPictures, IdentityBank, find_bank
 from pipeline.identity.tokens import fingerprint
 from pipeline.model import Model
-from pipeline.noise import stream
+from pipeline.objective.noise import stream
 
 
 @dataclass(frozen=True)

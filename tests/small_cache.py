@@ -21,7 +21,7 @@ from pipeline.config import (
     TinyConfig,
     TrainConfig,
 )
-from pipeline.features import Recogniser
+from pipeline.data.features import Recogniser
 from pipeline.model import Model
 
 DIM = 48

@@ -8,9 +8,9 @@ import torch
 
 from pipeline.batch import Batch
 from pipeline.config import EngineConfig, OptimizerConfig
-from pipeline.optimizer import learning_rate_scale
+from pipeline.training.optimizer import learning_rate_scale
 
-HEAVY = ("pipeline.engine", "diffusers")
+HEAVY = ("pipeline.training.engine", "diffusers")
 STEPS, SAMPLES, RATE = 4, 8, 1e-2
 OPTIONS = OptimizerConfig(warmup_steps=2)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jobs.__main__ import main
-from pipeline.run_folder import read_metrics
-from pipeline.trainer import MEASURED
+from pipeline.training.run_folder import read_metrics
+from pipeline.training.trainer import MEASURED
 
 NUM_STEPS = 16
 SMALL = f"""

@@ -22,7 +22,7 @@ from data_prep.records import InputError
 from pipeline.config import CogVideoXConfig, FamilyConfig
 from pipeline.families.contract import Encoded, Entrance, Given, LatentGrid, Outline
 from pipeline.families.pretrained import DTYPES, Frozen, Layout, Pretrained, find
-from pipeline.processes import Process, VPrediction
+from pipeline.objective.processes import Process, VPrediction
 
 LAYOUT = Layout(
     family="cogvideox",

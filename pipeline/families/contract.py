@@ -12,7 +12,7 @@ from torch import nn
 
 from data_prep.records import InputError
 from pipeline.config import FamilyConfig
-from pipeline.processes import Process
+from pipeline.objective.processes import Process
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from data_prep.records import InputError
 from pipeline.config import FamilyConfig, TinyConfig
 from pipeline.families.contract import Encoded, Entrance, Given, LatentGrid, Outline
 from pipeline.families.timesteps import timesteps_of
-from pipeline.processes import Flow, Process
+from pipeline.objective.processes import Flow, Process
 
 LEAST_SIGMA = 0.05  # what a guess is divided by at least, as there
 PLACE_CHANNELS = 8  # sine and cosine of two frequencies over height and over width

@@ -21,7 +21,7 @@ from pipeline.families.contract import Encoded, Entrance, Given, LatentGrid, Out
 from pipeline.families.pretrained import Frozen, Layout, Pretrained, find
 from pipeline.families.timesteps import timesteps_of
 from pipeline.families.wan_frozen import WanFrozen
-from pipeline.processes import Flow, Process
+from pipeline.objective.processes import Flow, Process
 
 TRANSFORMER = ("WanTransformer3DModel",)
 LAYOUT = Layout(

@@ -90,6 +90,16 @@ class ContextSlot:
         return checkpoint(replay, *args, use_reentrant=False)
 
 
+HEAD_WIDTH = 128  # at most; that of Wan's and CogVideoX's own heads is 128 and 64
+
+
+def num_heads_of(width: int, least: int) -> int:
+    """How many heads an attention of ``width`` has: ``least``, or as many more as divide it into narrow ones."""
+    return next(
+        heads for heads in range(least, width + 1) if width % heads == 0 and width // heads <= HEAD_WIDTH
+    )
+
+
 class FoldedQuery(nn.Module):
     """A linear layer y = W x + b for products y·k with few keys: they are products of x with Wᵀ k, plus b·k.
 

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from data_prep.records import Consent, InputError
-from pipeline.checkpoints import to_disk
+from pipeline.training.checkpoints import to_disk
 
 SCHEMA = 3
 READ = (1, 2, SCHEMA)  # 1: without ``network``; 1 and 2: without pictures

@@ -10,7 +10,7 @@ import torch
 
 from data_prep.records import U8, Consent
 from data_prep.shards import ReferenceNote, Sample
-from pipeline.features import Recogniser
+from pipeline.data.features import Recogniser
 from pipeline.identity.bank import BankEntry, IdentityBank
 from pipeline.identity.network import IdentityNetwork
 from pipeline.identity.tokens import fingerprint, tokens_of

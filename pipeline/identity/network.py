@@ -10,7 +10,14 @@ from torch import nn
 from data_prep.records import InputError
 from pipeline.config import IdentityConfig
 from pipeline.families.contract import Entrance
-from pipeline.identity.attention import CastContext, ContextSlot, IdentityAttention, IdentityHook, LastLogits
+from pipeline.identity.attention import (
+    CastContext,
+    ContextSlot,
+    IdentityAttention,
+    IdentityHook,
+    LastLogits,
+    num_heads_of,
+)
 from pipeline.identity.encoder import ReferenceEncoder
 from pipeline.identity.low_frequency import EntranceHook, LowFrequency
 
@@ -59,7 +66,7 @@ class IdentityNetwork(nn.Module):
             attention, logits = None, LastLogits()
             if number % config.every == 0:
                 attention, logits = (
-                    IdentityAttention(width, config.width, config.num_heads),
+                    IdentityAttention(width, config.width, num_heads_of(width, config.num_heads)),
                     self.slot.new_layer(),
                 )
                 self.attentions.append(attention)

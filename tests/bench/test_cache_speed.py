@@ -17,13 +17,13 @@ import torch
 from data_prep.shards import Sample, write_index, write_shard
 from jobs.__main__ import main
 from pipeline.config import FamilyConfig
-from pipeline.data import Stream
+from pipeline.data.features import FaceFeatures
+from pipeline.data.frozen import EMPTY, FrozenCache
+from pipeline.data.order import Share
+from pipeline.data.samples import Samples
+from pipeline.data.stream import Stream
 from pipeline.families.contract import Encoded, LatentGrid
-from pipeline.features import FaceFeatures
-from pipeline.frozen import EMPTY, FrozenCache
-from pipeline.order import Share
-from pipeline.run_folder import read_metrics
-from pipeline.samples import Samples
+from pipeline.training.run_folder import read_metrics
 from tests.small_cache import DIM, RECOGNISER, configured
 from tests.small_shards import make_sample, make_shards
 from tests.small_training import SMALL

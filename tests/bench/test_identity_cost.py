@@ -15,12 +15,13 @@ from functools import partial
 import pytest
 import torch
 
-from pipeline import adapters, objective
+from pipeline import adapters
 from pipeline import model as models
 from pipeline.batch import Batch
 from pipeline.config import FamilyConfig, IdentityConfig, LossConfig, ModelConfig, TinyConfig
 from pipeline.identity.attention import CastContext, IdentityAttention
 from pipeline.model import Model
+from pipeline.objective import objective
 from tests.plain_attention import all_at_once, fused_per_character, saved_bytes
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]

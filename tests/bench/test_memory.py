@@ -15,15 +15,15 @@ import pytest
 import torch
 
 from pipeline.config import AdapterConfig, EngineConfig, OptimizerConfig
-from pipeline.engine import Engine, join, leave
-from pipeline.joining import meet
 from pipeline.memory.activations import Tokens
 from pipeline.memory.plan import Beside, Plan, Training, plan
 from pipeline.memory.states import states
 from pipeline.memory.weights import architecture
-from pipeline.optimizer import adamw
-from pipeline.rank import Rank
-from pipeline.ranks import launch
+from pipeline.ranks.joining import meet
+from pipeline.ranks.launch import launch
+from pipeline.ranks.rank import Rank
+from pipeline.training.engine import Engine, join, leave
+from pipeline.training.optimizer import adamw
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 
@@ -171,7 +171,14 @@ def name(case: Case) -> str:
 def test_ranks_hold_what_was_planned(case: Case, tmp_path: Path) -> None:
     reports: list[Any] = []
     assert (
-        launch(RANKS, train, (case,), tmp_path / "logs", reports.append, ("pipeline.engine", "diffusers"))
+        launch(
+            RANKS,
+            train,
+            (case,),
+            tmp_path / "logs",
+            reports.append,
+            ("pipeline.training.engine", "diffusers"),
+        )
         == 0
     )
     made = planned(case)

@@ -13,16 +13,17 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pipeline import adapters, objective
+from pipeline import adapters
 from pipeline import model as models
 from pipeline.batch import Batch
-from pipeline.checkpoints import Checkpoints, Peers, Progress
 from pipeline.config import CheckpointConfig, EmaConfig, EngineConfig, ModelConfig, OptimizerConfig
-from pipeline.engine import Engine, gather, gathering, join, leave
-from pipeline.joining import meet
-from pipeline.optimizer import adamw
-from pipeline.rank import Rank
-from pipeline.ranks import launch
+from pipeline.objective import objective
+from pipeline.ranks.joining import meet
+from pipeline.ranks.launch import launch
+from pipeline.ranks.rank import Rank
+from pipeline.training.checkpoints import Checkpoints, Peers, Progress
+from pipeline.training.engine import Engine, gather, gathering, join, leave
+from pipeline.training.optimizer import adamw
 from tests.small_regression import HEAVY
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]

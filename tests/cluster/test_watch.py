@@ -8,8 +8,9 @@ from pathlib import Path
 
 from cluster.heartbeats import Heartbeat, note_world, path_of
 from cluster.job_folder import JobFolder
+from cluster.processes import Child, Group
 from cluster.spec import JobSpec, Place, RayOptions, Resources, Stopping
-from cluster.watch import Ranks
+from cluster.watch import Ranks, Seen, watch
 
 
 class Clock:
@@ -87,3 +88,11 @@ def test_on_ray_a_placed_rank_that_says_nothing_is_missed(tmp_path: Path) -> Non
         hung = ranks.hung()
     assert hung is not None
     assert hung.reason == "rank 1 of 2 was never heard of in 100 s"
+
+
+def test_a_file_system_that_does_not_answer_ends_no_attempt(tmp_path: Path) -> None:
+    place = JobFolder(tmp_path)
+    (place.job / "attempt").mkdir(parents=True)  # reading it is an OSError, as on a file system that is away
+    spec = JobSpec("x", "x", "local", ("true",), tmp_path, tmp_path)
+    group = Group([Child(("true",), tmp_path / "log")], tmp_path)
+    assert watch(spec, "t", group, lambda: False) == Seen(0, "ok", "")

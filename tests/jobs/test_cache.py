@@ -19,7 +19,7 @@ from jobs import config as configs
 from jobs.__main__ import main
 from jobs.train import recogniser_of
 from pipeline.config import TrainConfig
-from pipeline.samples import Samples
+from pipeline.data.samples import Samples
 from tests.small_shards import make_shards
 from tests.waiting import until
 

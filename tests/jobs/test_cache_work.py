@@ -12,13 +12,13 @@ import torch
 from jobs.cache_work import Asked, Opened
 from jobs.train_samples import is_complete
 from pipeline import model as models
-from pipeline import objective
 from pipeline.batch import Batch
 from pipeline.config import TrainConfig
-from pipeline.data import Stream
+from pipeline.data.order import Share
+from pipeline.data.samples import Samples
+from pipeline.data.stream import Stream
 from pipeline.model import Model
-from pipeline.order import Share
-from pipeline.samples import Samples
+from pipeline.objective import objective
 from tests.small_cache import FAMILIES, PICTURED, RECOGNISER, cached, configured
 from tests.small_shards import make_shards
 

@@ -27,8 +27,8 @@ from jobs.__main__ import main
 from jobs.dashboard import DashboardConfig
 from jobs.dashboard_stores import Keys, check_bucket, check_database, referenced
 from pipeline.config import TrackingConfig
-from pipeline.mlflow_tracker import MlflowTracker
-from pipeline.tracker import TrackedRun
+from pipeline.tracking.mlflow_tracker import MlflowTracker
+from pipeline.tracking.tracker import TrackedRun
 from tests import tracking_lab
 from tests.jobs.test_dashboard_server import members
 from tests.small_training import Workplace

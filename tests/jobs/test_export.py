@@ -10,8 +10,8 @@ from peft import LoraConfig
 
 from jobs.__main__ import main
 from jobs.export import FORMS
-from pipeline import handover
 from pipeline.config import AdapterConfig
+from pipeline.exports import handover
 from tests.tiny_run import make_run
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import cv2
@@ -62,6 +63,27 @@ def test_it_writes_video_sheet_and_a_note_that_repeats_it(
     output.unlink()
     assert main(shlex.split(note["command"])[1:]) == 0
     assert hashlib.sha256(output.read_bytes()).hexdigest() == digest
+
+
+def test_a_run_says_at_what_size_it_is_drawn(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run_folder / "export", tmp_path / "export")
+    (tmp_path / "export" / "seen.yaml").write_text("num_frames: 2\nheight_px: 48\nwidth_px: 32\nfps: 6.0\n")
+    words = [
+        "generate",
+        str(tmp_path),
+        "steps=1",
+        "--prompt",
+        "Anna waves.",
+        "--output",
+        str(tmp_path / "a.mp4"),
+    ]
+    assert main(words) == 0
+    assert "2 frames of 32x48" in capsys.readouterr().out
+    assert json.loads((tmp_path / "a.json").read_text())["config"]["fps"] == 6.0
+    assert main([*words, "num_frames=1"]) == 0
+    assert "1 frames of 32x48" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ import pytest
 from cluster import heartbeats
 from cluster.job_folder import JobFolder
 from jobs.__main__ import main
-from pipeline.run_folder import read_metrics
-from pipeline.trainer import MEASURED
+from pipeline.training.run_folder import read_metrics
+from pipeline.training.trainer import MEASURED
 from tests.cluster.ray_lab import RayLab, ray_lab
 from tests.cluster.slurm_lab.lab import Lab
 from tests.small_shards import make_shards

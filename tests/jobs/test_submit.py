@@ -192,8 +192,14 @@ def test_the_status_of_a_failed_job_of_any_verb(verb: str, here: Path, say: Say)
 def test_a_refused_submission_leaves_the_job_before_it_as_it_was(here: Path, say: Say) -> None:
     say("submit", report_job(here, "look"), "--on", "local")
     assert ended("look") == "succeeded"
+    job = JobFolder(here / "runs" / "look").job
+    before = {path: path.stat().st_ino for path in job.rglob("*") if path.is_file()}
+    assert job / "code" / "jobs" / "__main__.py" in before
     text = report_job(here, "look", resources={"cpus_per_process": 4096})
     say("submit", text, "--on", "local", code=2)
+    code = {path: inode for path, inode in before.items() if job / "code" in path.parents}
+    assert {path: path.stat().st_ino for path in code} == code
+    assert {path for path in job.rglob("*") if path.is_file()} == set(before)
     assert "succeeded" in say("jobs")
     assert "state      succeeded" in say("status", "look")
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from jobs.__main__ import main
-from pipeline.run_folder import read_metrics
+from pipeline.training.run_folder import read_metrics
 from tests.small_training import NUM_STEPS, Workplace, start, wait_until
 
 
@@ -67,10 +67,15 @@ def test_the_run_is_seen_in_mlflow(place: Workplace) -> None:
 
 
 def test_the_export_loads_and_its_bank_knows_everybody(place: Workplace) -> None:
+    from data_prep.shards import ShardSet
+    from pipeline.exports.export import last_seen
     from pipeline.generate import load_run
     from pipeline.identity.tokens import fingerprint, tokens_of
 
     loaded = load_run(place.folder("whole"))
+    seen = last_seen(place.folder("whole"))
+    note = ShardSet.open(place.root / "shards").read(0).note
+    assert seen is not None and (seen.height_px, seen.width_px) == (note.height_px, note.width_px)
     assert sorted(loaded.bank.entries) == ["c01", "c02", "c03"]
     entry = loaded.bank.entry("c02")
     assert entry.consent == "granted"

@@ -21,7 +21,7 @@ import pytest
 
 from data_prep.records import U8
 from jobs.__main__ import main
-from pipeline.run_folder import read_metrics
+from pipeline.training.run_folder import read_metrics
 from tests.jobs.test_train import descendants
 from tests.small_shards import HEIGHT, NUM_FRAMES, WIDTH, make_foreign_shards
 from tests.small_training import NUM_STEPS, Workplace, start, wait_until

@@ -14,7 +14,7 @@ from jobs import config as configs
 from jobs import train_checks
 from jobs.__main__ import main
 from pipeline.config import TrainConfig
-from pipeline.run_folder import read_metrics
+from pipeline.training.run_folder import read_metrics
 from tests.small_cogvideox import TEXT_TOKENS, make_model
 from tests.small_shards import HEIGHT, NUM_FRAMES, WIDTH, make_shards
 from tests.small_training import Workplace, start, wait_until

@@ -14,9 +14,9 @@ from data_prep.records import F32, U8
 from jobs.train_finish import make_samples
 from pipeline import model as models
 from pipeline.config import DataConfig, FamilyConfig, IdentityConfig, ModelConfig, TinyConfig, TrainConfig
-from pipeline.features import Recogniser
+from pipeline.data.features import Recogniser
+from pipeline.data.samples import Samples
 from pipeline.identity.bank import BankEntry, IdentityBank
-from pipeline.samples import Samples
 from tests.small_shards import CASTS, HEIGHT, WIDTH, make_shards
 
 DIM = 16

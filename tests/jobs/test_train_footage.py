@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.run_folder import read_metrics
-from pipeline.trainer import MEASURED
+from pipeline.training.run_folder import read_metrics
+from pipeline.training.trainer import MEASURED
 from tests.waiting import until
 
 NUM_STEPS, KILLED_AFTER = 12, 7

@@ -13,9 +13,9 @@ from jobs.train import make_initial
 from jobs.train_samples import bucket_table, open_samples
 from pipeline import model as models
 from pipeline.config import TrainConfig
+from pipeline.data.packs import DamagedError
+from pipeline.data.samples import Samples
 from pipeline.families.contract import LatentGrid
-from pipeline.packs import DamagedError
-from pipeline.samples import Samples
 from tests.small_cache import FAMILIES, RECOGNISER, cached, configured
 from tests.small_shards import make_shards
 

@@ -12,7 +12,7 @@ import torch
 
 from data_prep.decode import decode_mp4
 from jobs.__main__ import main
-from pipeline.run_folder import read_metrics
+from pipeline.training.run_folder import read_metrics
 from tests.small_shards import make_shards
 from tests.small_wan import Published, make_wan
 

@@ -10,7 +10,7 @@ import pytest
 
 from data_prep.shards import ShardSet
 from jobs.__main__ import main
-from pipeline.validation import held_out
+from pipeline.training.validation import held_out
 from tests.small_training import Workplace
 
 WATCHED = (

@@ -11,8 +11,9 @@ import torch
 from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
 from safetensors.torch import save_file
 
-from pipeline import adapters, comfyui
+from pipeline import adapters
 from pipeline.config import AdapterConfig
+from pipeline.exports import comfyui
 from tests.tiny_pipelines import cogvideox_pipeline, video, wan_pipeline
 from tests.tiny_transformers import COGVIDEOX_5B, WAN_T2V
 

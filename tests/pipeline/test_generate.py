@@ -19,8 +19,8 @@ from pipeline.families.contract import Given
 from pipeline.generate import Scene
 from pipeline.identity.bank import BankEntry, IdentityBank
 from pipeline.model import Model
-from pipeline.noise import stream
-from pipeline.processes import Flow
+from pipeline.objective.noise import stream
+from pipeline.objective.processes import Flow
 
 NewModel = Callable[..., Model]
 CONFIG = GenerateConfig(num_frames=3, height_px=32, width_px=48, steps=4, seed=2)

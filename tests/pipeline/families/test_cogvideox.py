@@ -21,7 +21,7 @@ from pipeline.families.cogvideox import CogVideoXFamily
 from pipeline.families.contract import Given
 from pipeline.generate import Scene, sample
 from pipeline.model import Model
-from pipeline.noise import stream
+from pipeline.objective.noise import stream
 from tests.small_cogvideox import (
     FRAMES,
     HEIGHT,

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import adapters, objective
+from pipeline import adapters
 from pipeline import model as models
 from pipeline.batch import Batch
 from pipeline.config import CogVideoXConfig, FamilyConfig, IdentityConfig, ModelConfig
 from pipeline.families.contract import Given
 from pipeline.identity.attention import CastContext
 from pipeline.model import Model
-from pipeline.preservation import Estimate, identity_preservation
-from pipeline.processes import VPrediction
+from pipeline.objective import objective
+from pipeline.objective.preservation import Estimate, identity_preservation
+from pipeline.objective.processes import VPrediction
 from tests.plain_recogniser import PlainRecogniser
 from tests.small_cogvideox import TEXT_TOKENS, make_model
 

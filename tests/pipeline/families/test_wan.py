@@ -20,7 +20,7 @@ from pipeline.families.contract import Given
 from pipeline.families.wan import WanFamily
 from pipeline.generate import Scene, sample
 from pipeline.model import Model
-from pipeline.noise import stream
+from pipeline.objective.noise import stream
 from tests.small_wan import BOUNDARY, Folder, Published, config_of
 
 SIZE = GenerateConfig(num_frames=9, height_px=32, width_px=64, steps=5, seed=3)

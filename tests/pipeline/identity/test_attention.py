@@ -13,7 +13,7 @@ from data_prep.records import InputError
 from pipeline.batch import Batch
 from pipeline.families.contract import Given
 from pipeline.identity import routed_read
-from pipeline.identity.attention import CastContext, IdentityAttention
+from pipeline.identity.attention import CastContext, IdentityAttention, num_heads_of
 from pipeline.model import Model
 from tests.plain_attention import all_at_once, saved_bytes
 
@@ -236,3 +236,10 @@ def test_two_models_keep_their_contexts_apart(new_model: NewModel, make_batch: M
         with first.identity.slot.holding(cast_of(first, batch)):
             assert torch.equal(run(second, batch, None), base)
         assert first.identity.slot.current is None
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"), [(48, 4), (512, 4), (1536, 12), (3072, 24), (5120, 40), (1920, 15)]
+)
+def test_heads_stay_narrow(width: int, heads: int) -> None:
+    assert num_heads_of(width, 4) == heads

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from data_prep.records import InputError
-from pipeline import adapters, objective
+from pipeline import adapters
 from pipeline import model as models
 from pipeline.batch import Batch
 from pipeline.config import (
@@ -30,6 +30,7 @@ from pipeline.identity import canvas
 from pipeline.identity.bank import BankEntry, IdentityBank
 from pipeline.identity.tokens import fingerprint, tokens_of
 from pipeline.model import Model
+from pipeline.objective import objective
 from tests.small_cogvideox import TEXT_TOKENS, make_model
 from tests.small_wan import make_wan
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from data_prep.records import InputError
-from pipeline import adapters, losses, objective
+from pipeline import adapters
 from pipeline.batch import Batch
 from pipeline.identity.attention import CastContext
 from pipeline.model import Model
+from pipeline.objective import losses, objective
 from tests.property_table import MAX_CAST, A, B, Subject, gap
 
 MakeBatch = Callable[..., Batch]

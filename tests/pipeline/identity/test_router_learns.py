@@ -9,12 +9,13 @@ from itertools import permutations
 import pytest
 import torch
 
-from pipeline import adapters, losses, objective
+from pipeline import adapters
 from pipeline.batch import Batch
 from pipeline.config import LossConfig, ModelConfig, NoiseConfig
 from pipeline.families.contract import Given
-from pipeline.losses import Prediction
 from pipeline.model import Model
+from pipeline.objective import losses, objective
+from pipeline.objective.losses import Prediction
 from tests.property_table import DIM, HEIGHT, WIDTH, Table
 
 FRAMES, SIDE, STEPS, BATCH = 3, 16, 500, 8

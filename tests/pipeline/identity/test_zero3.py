@@ -9,19 +9,20 @@ from unittest.mock import patch
 
 import torch
 
-from pipeline import adapters, objective
-from pipeline import engine as engines
+from pipeline import adapters
 from pipeline import model as models
 from pipeline.batch import Batch
 from pipeline.config import EngineConfig, FamilyConfig, ModelConfig, OptimizerConfig
-from pipeline.joining import meet
-from pipeline.objective import DiffusionObjective
-from pipeline.optimizer import adamw
-from pipeline.rank import Rank
-from pipeline.ranks import launch
+from pipeline.objective import objective
+from pipeline.objective.objective import DiffusionObjective
+from pipeline.ranks.joining import meet
+from pipeline.ranks.launch import launch
+from pipeline.ranks.rank import Rank
+from pipeline.training import engine as engines
+from pipeline.training.optimizer import adamw
 from tests.property_table import Table
 
-HEAVY = ("pipeline.engine", "diffusers", "transformers")
+HEAVY = ("pipeline.training.engine", "diffusers", "transformers")
 OPTIONS = OptimizerConfig(warmup_steps=1)
 STEPS, SAMPLES = 4, 4
 plain_config = engines.zero_config

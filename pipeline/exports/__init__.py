@@ -1,0 +1,1 @@
+"""What others load: folders and files made from a run's checkpoint."""

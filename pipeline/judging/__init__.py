@@ -1,0 +1,1 @@
+"""Who is recognisable in a video, in numbers and on a page."""

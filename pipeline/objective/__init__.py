@@ -1,0 +1,1 @@
+"""What training minimises: noise, the losses and the networks they need."""

@@ -1,0 +1,1 @@
+"""Where a run is seen, and that nothing is lost on the way there."""
