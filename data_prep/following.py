@@ -56,8 +56,8 @@ class FaceFollower:
             self._passed = _Frame(number, image.copy(), used)  # not a view: that would keep its whole chunk
 
     def finish_shot(self, shot: int) -> tuple[list[FaceTrack], list[Decision]]:
-        """The tracks of the shot that ends, and what became of each with its numbers. Its last frame is looked at, so
-        that nobody who stays to the end is lost before it."""
+        """The tracks of the shot that ends, and what became of each with its numbers. Its last frame is looked at,
+        so that nobody who stays to the end is lost before it."""
         if self._passed is not None:
             self._look(self._passed)
         looked = np.array(self._looked, np.int32)

@@ -79,7 +79,7 @@ class FaceTracker:
         All but those that overlap no other face, meet one track alone, one that was seen in the detection before
         and whose last embedding is younger than ``embed_every`` frames.
         """
-        overlap = iou(self._predicted(frame), boxes_px) >= self._config.min_iou
+        overlap = self._overlap(frame, boxes_px) >= self._config.min_iou
         crowded = (iou(boxes_px, boxes_px) > 0).sum(1) > 1
         fresh = np.array([self._is_fresh(t, frame) for t in self._live], bool).reshape(-1, 1)
         plain = overlap & fresh & (overlap.sum(0) == 1) & (overlap.sum(1, keepdims=True) == 1)
@@ -163,21 +163,25 @@ class FaceTracker:
             if norm >= self._min_norm:
                 track.memory = np.asarray(track.memory * MEMORY + embedding, np.float32)
 
-    def _predicted(self, frame: int) -> F32:
-        return np.asarray([t.predicted(frame) for t in self._live], np.float32).reshape(-1, 4)
+    def _overlap(self, frame: int, boxes_px: F32) -> F32:
+        """f32[tracks,n] of the predicted boxes; 0 for who is gone: nobody keeps their course that long."""
+        predicted = np.asarray([t.predicted(frame) for t in self._live], np.float32).reshape(-1, 4)
+        return np.asarray(iou(predicted, boxes_px) * ~self._are_gone(frame)[:, None], np.float32)
+
+    def _are_gone(self, frame: int) -> Bools:
+        return np.array([frame - t.seen > self._config.max_gap_frames for t in self._live], bool)
 
     def _assign(self, frame: int, boxes_px: F32, embeddings: F32, norms: F32) -> list[tuple[_Live, int]]:
         if not self._live or not len(boxes_px):
             return []
-        overlap = iou(self._predicted(frame), boxes_px)
+        overlap = self._overlap(frame, boxes_px)
         memory = np.stack([t.memory for t in self._live])
         length = np.linalg.norm(memory, axis=1, keepdims=True)
         cosine = memory @ embeddings.T / np.maximum(length, 1e-9)
         known = (length > 0) & (norms > 0) & (norms >= self._min_norm)
         successive = np.array([[t.seen >= self._looked] for t in self._live])
-        gone = np.array([[frame - t.seen > self._config.max_gap_frames] for t in self._live])
-        overlap[gone[:, 0]] = 0  # nobody keeps their course that long
-        same = known & (cosine >= self._config.min_cosine + gone * self._config.reentry_margin)
+        margin = self._are_gone(frame)[:, None] * self._config.reentry_margin
+        same = known & (cosine >= self._config.min_cosine + margin)
         near = (overlap >= self._config.min_iou) & successive & (~known | (cosine >= STRANGER_COSINE))
         # overlap is at most 1: a likeness outweighs it, and what is not known counts neither for nor against
         gain = overlap + np.where(known, cosine, self._config.min_cosine) + same

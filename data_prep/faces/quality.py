@@ -60,8 +60,8 @@ def track_quality(track: FaceTrack, min_norm: float) -> FaceQuality:
 
 
 def in_words(track: FaceTrack, min_norm: float) -> str:
-    """The track's numbers for the ledger: frames, and of the embedded ones the median size and sharpness, the angles
-    that they span, how many are covered and the quality of the best."""
+    """The track's numbers for the ledger: frames, and of the embedded ones the median size and sharpness, the
+    angles that they span, how many are covered and the quality of the best."""
     at = track.embedded
     size_px = np.median((track.boxes_px[at, 2:] - track.boxes_px[at, :2]).min(-1))
     spans = {"yaw": track.yaw_deg[at], "pitch": track.pitch_deg[at], "roll": track.roll_deg[at]}
