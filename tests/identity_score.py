@@ -19,8 +19,8 @@ from data_prep.records import F32, AnalysedClip, FaceTrack
 
 SEEN = 0.9
 """Share of a face that must be uncovered for it to have to be found."""
-SHORTEST = 12
-"""Frames that a person must be seen for in a clip to be one of its characters: half a second."""
+SHORTEST = 5
+"""Frames that a person must be seen for in a clip to be one of its characters, as ``tracks.min_frames``."""
 
 
 @dataclass(frozen=True)
