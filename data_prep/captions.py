@@ -32,6 +32,12 @@ def identity_sentences(centres_px: Sequence[float], captions: Captions) -> tuple
     )
 
 
+def told_sentence(sentence: str, words: str) -> str:
+    """An identity sentence with other words about the person; the place stays."""
+    where = sentence.partition(": ")[0].rstrip(".")
+    return f"{where}: {words}."
+
+
 def training_caption(sentences: Sequence[str], captions: Captions) -> str:
     """The text a model is conditioned on."""
     fields = (

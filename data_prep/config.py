@@ -33,6 +33,22 @@ MANY = math.inf
 
 
 @dataclass(frozen=True)
+class IngestConfig:
+    """Where clips are read from, and what is not taken from there."""
+
+    endpoint: str = ""  # of an S3 server other than AWS's own; empty: what AWS_ENDPOINT_URL says, else AWS
+    max_attempts: int = 6  # of one request of a store
+    backoff_s: float = 0.5  # before the second attempt; doubled each time, at most 30 s
+    timeout_s: float = 60.0  # of one request; a range of a clip is 16 MiB
+    max_clip_bytes: int = 16 * 1024**3  # larger files are not fetched or unpacked; 30 s of 8K are below 1 GB
+    max_ratio: float = 50.0  # unpacked to packed size of a zip's member; a video's is 1.0, a bomb's 1000
+
+    def __post_init__(self) -> None:
+        _check("ingest", self, max_attempts=(1, 100), backoff_s=(0, MANY), timeout_s=(0.1, MANY))
+        _check("ingest", self, max_clip_bytes=(1, MANY), max_ratio=(1, MANY))
+
+
+@dataclass(frozen=True)
 class DecodeConfig:
     """How frames are read."""
 
@@ -185,6 +201,37 @@ class ReferenceConfig:
 
 
 @dataclass(frozen=True)
+class CaptionConfig:
+    """Asking a model that sees who is who; without a url, captions are made from the manifest's alone."""
+
+    url: str = ""  # of an OpenAI-compatible endpoint, up to and with /v1; empty: nobody is asked
+    model: str = ""  # as the endpoint calls it
+    key: str = ""  # env:NAME or file:PATH of the API key; empty sends none
+    usd_per_million_in: float = (
+        -1.0
+    )  # price of tokens sent; must be given with a url, 0 for a model of your own
+    usd_per_million_out: float = -1.0  # price of tokens received
+    max_usd: float = (
+        10.0  # nothing is asked that could cost more in all, earlier runs of the same cache included
+    )
+    samples_per_request: int = 4  # more are cheaper, and more is asked again when an answer is useless
+    num_parallel: int = 8  # requests at once
+    max_output_tokens: int = 300  # per sample; three people and a scene need 150
+    max_attempts: int = 5  # of a request that fails, and of a sample whose answer is useless
+    backoff_s: float = 1.0  # before the second attempt; doubled each time, at most 60 s
+    timeout_s: float = 120.0  # of one request
+    max_failed: float = 0.05  # share of samples that may stay without a usable answer
+    cache: str = (
+        ""  # file of answers, which outputs may share; empty: answers.jsonl in the output's .captions
+    )
+
+    def __post_init__(self) -> None:
+        _check("captions", self, max_usd=(0, MANY), samples_per_request=(1, 64), num_parallel=(1, 256))
+        _check("captions", self, max_output_tokens=(16, MANY), max_attempts=(1, 100), backoff_s=(0, MANY))
+        _check("captions", self, timeout_s=(0.1, MANY), max_failed=(0, 1))
+
+
+@dataclass(frozen=True)
 class PackConfig:
     """Shards."""
 
@@ -215,9 +262,10 @@ class RunConfig:
 class PrepareConfig:
     """castbank prepare: clips in, shards out."""
 
-    manifest: str = "???"  # the CSV
-    clips: str = ""  # folder that the CSV's clip_id is relative to; empty: the CSV's own folder
+    manifest: str = "???"  # the table, or the folder of clips
+    clips: str = ""  # folder or URL that a table's clip_id is relative to; empty: the table's own folder
     output: str = "???"
+    ingest: IngestConfig = field(default_factory=IngestConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     shots: ShotConfig = field(default_factory=ShotConfig)
     quality: QualityConfig = field(default_factory=QualityConfig)
@@ -226,5 +274,6 @@ class PrepareConfig:
     link: LinkConfig = field(default_factory=LinkConfig)
     windows: WindowConfig = field(default_factory=WindowConfig)
     references: ReferenceConfig = field(default_factory=ReferenceConfig)
+    captions: CaptionConfig = field(default_factory=CaptionConfig)
     pack: PackConfig = field(default_factory=PackConfig)
     run: RunConfig = field(default_factory=RunConfig)

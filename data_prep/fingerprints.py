@@ -19,14 +19,18 @@ from pathlib import Path
 from data_prep.analysis_store import SCHEMA
 from data_prep.atomic import write_atomic
 from data_prep.config import PrepareConfig, QualityConfig
+from data_prep.ingest.address import Address
+from data_prep.ingest.archives import DamagedError, opened
+from data_prep.ingest.storage import Storage
 from data_prep.records import Clip, Decision, Json, Progress
 
 RECIPE = 2  # raise it when linking, selecting or captions change, so that finished outputs are made again
+CAPTION_RECIPE = 1  # raise it when what a captioner is asked, or what is made of its answer, changes
 REMEMBERED, MEMORIES = "files.json", "files*.json"  # of the whole preparation, and also of parts
 SAVE_EVERY_S = 30.0  # of hashing that a kill may cost; a corpus of terabytes takes hours
 
-_Remembered = list[int | str]  # size in bytes, modification time in ns, sha256
-_PLACES = ("manifest", "clips", "output", "run")
+_Remembered = list[int | str]  # size in bytes, stamp (of a path: modification time in ns), sha256
+_PLACES = ("manifest", "clips", "output", "ingest", "run")
 _NOT_ANALYSIS = {
     "decode": ("timeout_s", "max_chunk_bytes"),
     "quality": tuple(f.name for f in fields(QualityConfig) if f.name != "text_detector"),
@@ -44,12 +48,16 @@ class PackFiles:
     files: Mapping[str, str]
 
 
-def hash_files(paths: Sequence[Path], memory: Path, on_progress: Progress) -> dict[Path, str]:
-    """sha256 of each file's bytes. ``memory``: the file that keeps size, time and hash of each; what the others of
-    its folder remember, those of parts, counts too, and each writer has its own so that none is lost.
+def hash_files(
+    storage: Storage, addresses: Sequence[str], memory: Path, on_progress: Progress
+) -> dict[str, str]:
+    """sha256 of the bytes of each file, or member of an archive. ``memory``: the file that keeps size, stamp and
+    hash of each; what the others of its folder remember, those of parts, counts too, and each writer has its own so
+    that none is lost.
 
     Raises:
         OSError: a file cannot be read.
+        StorageError: a store does not give one.
     """
     remembered = _recall(memory.parent)
     known: dict[str, _Remembered] = {}
@@ -57,32 +65,39 @@ def hash_files(paths: Sequence[Path], memory: Path, on_progress: Progress) -> di
     with ThreadPoolExecutor(
         len(os.sched_getaffinity(0))
     ) as threads:  # hashing releases the interpreter's lock
-        hashing = [threads.submit(_hashed, path, remembered.get(str(path))) for path in paths]
+        hashing = [threads.submit(_hashed, storage, place, remembered.get(place)) for place in addresses]
         try:
-            for path, entry in zip(paths, hashing, strict=True):
-                known[str(path)] = entry.result()
-                on_progress("fingerprint", len(known), len(paths))
+            for place, entry in zip(addresses, hashing, strict=True):
+                known[place] = entry.result()
+                on_progress("fingerprint", len(known), len(addresses))
                 if time.monotonic() - saved_s > SAVE_EVERY_S:
                     write_atomic(memory, json.dumps(remembered | known).encode())
                     saved_s = time.monotonic()
         finally:  # stopped: what is not begun is not waited for
             threads.shutdown(wait=False, cancel_futures=True)
     write_atomic(memory, json.dumps(known).encode())
-    return {path: str(known[str(path)][2]) for path in paths}
+    return {place: str(known[place][2]) for place in addresses}
 
 
-def _hashed(path: Path, before: _Remembered | None) -> _Remembered:
-    status = path.stat()
-    if before and before[:2] == [status.st_size, status.st_mtime_ns]:
+def _hashed(storage: Storage, place: str, before: _Remembered | None) -> _Remembered:
+    address = Address.parse(place)
+    status = storage.stat(address.place)
+    if before and before[:2] == [status.num_bytes, status.stamp]:
         return before
-    with path.open("rb") as stream:
-        return [status.st_size, status.st_mtime_ns, hashlib.file_digest(stream, "sha256").hexdigest()]
+    content = hashlib.sha256()
+    try:
+        with opened(storage, address) as parts:
+            for part in parts:
+                content.update(part)
+    except DamagedError as error:  # whoever unpacks it meets the same, and says so in the ledger
+        content.update(str(error).encode())
+    return [status.num_bytes, status.stamp, content.hexdigest()]
 
 
 def analysis_key(clip: Clip, file_sha256: str, config: PrepareConfig, pack: PackFiles) -> str:
     """16 hex digits for what ``analyse`` makes of a clip: its span, its file and the knobs of analysis."""
     knobs = asdict(config)
-    for name in (*_PLACES, "pack"):
+    for name in (*_PLACES, "captions", "pack"):
         del knobs[name]
     for section, names in _NOT_ANALYSIS.items():
         for name in names:
@@ -103,7 +118,12 @@ def inputs_sha256(
         del knobs[name]
     for name in _NOT_ANALYSIS["decode"]:
         del knobs["decode"][name]
+    del knobs["captions"]
+    if config.captions.url:  # whoever answers for the model, and at what price
+        knobs["captions"] = [CAPTION_RECIPE, config.captions.model]
     rows = {clip.id: {**asdict(clip), "path": keys[clip.id]} for clip in clips}
+    for row in rows.values():
+        del row["content_id"]  # the key holds it
     lost = sorted((decision.item, decision.fate, decision.rule) for decision in ingest)
     return digest({"recipe": RECIPE, "clips": rows, "lost": lost, "knobs": knobs})
 
@@ -123,6 +143,8 @@ def _recall(folder: Path) -> dict[str, _Remembered]:
         except (FileNotFoundError, ValueError):
             continue
         for name, entry in (loaded if isinstance(loaded, dict) else {}).items():
-            if name not in found or found[name][1] < entry[1]:
+            if isinstance(entry[1], int):  # of an older memory
+                entry[1] = f"{entry[1]:020d}"
+            if name not in found or str(found[name][1]) < str(entry[1]):
                 found[name] = entry
     return found

@@ -17,6 +17,8 @@ import numpy as np
 
 from data_prep import catalogue, ledger
 from data_prep.analyse import analyse
+from data_prep.captioning.questions import Captioner
+from data_prep.captioning.stage import CAPTIONS, recaption
 from data_prep.commit import NEXT, WORK, full_disk_is_said, publish, sole_user
 from data_prep.config import PrepareConfig
 from data_prep.faces.packs import PackSpec
@@ -35,7 +37,6 @@ from data_prep.work import (
     addresses,
     analyse_missing,
     analysed,
-    clips_folder,
     forget_stale,
     settled,
     too_many,
@@ -73,8 +74,10 @@ def prepare(
     *,
     analyse_one: AnalyseOne = analyse,
     retry_quarantined: bool = False,
+    captioner: Captioner | None = None,
 ) -> Prepared:
     """Clips to shards in ``config.output``; does nothing where the shards of these inputs are already there.
+    ``captioner``: who is asked for captions, None for nobody.
 
     Raises:
         InputError: something given is wrong, too many clips were quarantined, or the disk is full. What was
@@ -83,7 +86,7 @@ def prepare(
     config, pack = settled(config)
     output = Path(config.output)
     with full_disk_is_said(output), sole_user(output, config.run.lock_wait_s) as desk:
-        clips, decisions = read_clips(Path(config.manifest), clips_folder(config))
+        clips, decisions = read_clips(config.manifest, config.clips, config.ingest)
         works = addresses(clips, config, pack, output / WORK / REMEMBERED, on_progress)
         inputs = inputs_sha256({work.clip.id: work.key for work in works}, clips, decisions, config)
         finished = finished_facts(output, inputs)
@@ -95,7 +98,8 @@ def prepare(
             kept = analysed(works, output)
             linked = _link(kept, config, pack, on_progress)
             plans, selected = _select(kept, linked, config, on_progress)
-            decisions += [*failed, *_fates(kept, linked), *selected]
+            plans, plain = _caption(plans, kept, captioner, config, on_progress)
+            decisions += [*failed, *_fates(kept, linked), *selected, *plain]
             rows = _pack(workers, plans, {work.clip.id: work for work in kept}, config, desk, on_progress)
         facts = catalogue.facts(linked, decisions, rows, config)
         catalogue.write(output / NEXT, linked, decisions, rows)
@@ -148,6 +152,21 @@ def _select(
         decisions += fates
         on_progress("select", at, len(works))
     return sorted(plans, key=lambda plan: plan.note.key), decisions
+
+
+def _caption(
+    plans: list[Plan],
+    works: Sequence[ClipWork],
+    captioner: Captioner | None,
+    config: PrepareConfig,
+    on_progress: Progress,
+) -> tuple[list[Plan], list[Decision]]:
+    """With a captioner, captions that say who is who; nothing is asked where no sample is left."""
+    if captioner is None or not plans:
+        return plans, []
+    cache = Path(config.captions.cache or Path(config.output) / CAPTIONS / "answers.jsonl")
+    clips = {work.clip.id: work for work in works}
+    return recaption(plans, clips, captioner, config.captions, cache, on_progress)
 
 
 def _fates(works: Sequence[ClipWork], linked: Linked) -> list[Decision]:

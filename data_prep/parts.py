@@ -20,7 +20,7 @@ from data_prep.config import PrepareConfig
 from data_prep.isolation import Workers
 from data_prep.manifest import read_clips
 from data_prep.records import Decision, InputError, Progress
-from data_prep.work import AnalyseOne, addresses, analyse_missing, analysed, clips_folder, settled, too_many
+from data_prep.work import AnalyseOne, addresses, analyse_missing, analysed, settled, too_many
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ def prepare_part(
     config, pack = settled(config)
     output = Path(config.output)
     with full_disk_is_said(output), one_of_several(output, config.run.lock_wait_s) as desk:
-        clips, _ = read_clips(Path(config.manifest), clips_folder(config))
+        clips, _ = read_clips(config.manifest, config.clips, config.ingest)
         own = part.of(sorted(clips, key=lambda clip: clip.id))
         memory = output / WORK / f"files-{part.number}-of-{part.count}.json"
         works = addresses(own, config, pack, memory, on_progress)

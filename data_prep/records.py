@@ -50,7 +50,10 @@ class Captions:
 class Clip:
     """A span of a source that lies in a file of its own: file time 0 is source time ``start_s``.
 
-    ``id`` is free of dots and slashes; ``source_id`` is UltraVideo's ``url``.
+    ``id`` is free of dots and slashes; ``source_id`` is UltraVideo's ``url``. ``path`` is a path, a URL or a member
+    of an archive, as ``data_prep.ingest.address`` writes it; ``content_id`` is what its store vouches for the
+    content with, empty where the file must be read. Sizes and rate are 0, and ``end_s`` is ``start_s``, where
+    nothing says.
     """
 
     id: str
@@ -64,6 +67,7 @@ class Clip:
     captions: Captions = Captions()
     licence: str = ""
     consent: Consent = "unknown"
+    content_id: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from data_prep import analysis_store
 from data_prep.commit import WORK, whole_folder
 from data_prep.config import PrepareConfig
 from data_prep.faces.packs import PackSpec, find_pack
 from data_prep.fingerprints import MEMORIES, REMEMBERED, PackFiles, analysis_key, hash_files
+from data_prep.ingest.archives import DamagedError
+from data_prep.ingest.fetch import local_clip
+from data_prep.ingest.storage import Storage
 from data_prep.isolation import Failure, Limits, Task, Workers
 from data_prep.limits import with_pack_limits
 from data_prep.records import AnalysedClip, Clip, Decision, InputError, Progress
@@ -55,18 +60,16 @@ def settled(config: PrepareConfig) -> tuple[PrepareConfig, PackSpec]:
     return with_pack_limits(replace(config, output=output), pack), pack
 
 
-def clips_folder(config: PrepareConfig) -> Path:
-    """The folder that the manifest's clip_id is relative to."""
-    return (Path(config.clips) if config.clips else Path(config.manifest).parent).resolve()
-
-
 def addresses(
     clips: Sequence[Clip], config: PrepareConfig, pack: PackSpec, memory: Path, on_progress: Progress
 ) -> list[ClipWork]:
     """Where each clip's analysis belongs, ordered by clip id. ``memory``: the file that keeps the hashes."""
-    hashes = hash_files([Path(clip.path) for clip in clips], memory, on_progress)
+    unknown = [clip.path for clip in clips if not clip.content_id]
+    hashes = hash_files(Storage(config.ingest), unknown, memory, on_progress)
     files = PackFiles(pack.name, dict(pack.files))
-    keys = {clip.id: analysis_key(clip, hashes[Path(clip.path)], config, files) for clip in clips}
+    keys = {
+        clip.id: analysis_key(clip, clip.content_id or hashes[clip.path], config, files) for clip in clips
+    }
     folder = Path(config.output) / WORK
     works = [ClipWork(clip, keys[clip.id], folder / f"{clip.id}-{keys[clip.id]}") for clip in clips]
     return sorted(works, key=lambda w: w.clip.id)
@@ -109,9 +112,22 @@ def analyse_clip(job: AnalyseJob) -> None:
     """In a worker: analyse one clip and commit the result, unless somebody else has meanwhile."""
     if job.work.folder.is_dir():
         return
-    result = job.analyse_one(job.work.clip, job.config)
+    clip = job.work.clip
+    try:
+        with local_clip(clip, job.config.ingest, job.desk) as near:
+            result = replace(job.analyse_one(near, job.config), clip=clip)
+    except DamagedError as error:
+        result = _never_read(clip, error)
     with whole_folder(job.work.folder, job.desk) as aside:
         analysis_store.save(result, aside)
+
+
+def _never_read(clip: Clip, error: DamagedError) -> AnalysedClip:
+    name = Path(clip.path).name
+    why = Decision(
+        clip.id, "clip", "dropped", "analyse", "unreadable", name, "a whole member", detail=str(error)
+    )
+    return AnalysedClip(clip, 0, 0, np.zeros(0), (), (), (), decisions=(why,))
 
 
 def too_many(quarantined: Sequence[Decision], num_clips: int, allowed: str) -> InputError:

@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.job_folder import ENV_TOKEN
-from data_prep.config import PrepareConfig
+from data_prep.config import CaptionConfig, PrepareConfig
 from data_prep.records import InputError, Json
 from jobs.knobs import add_arguments
 
 if TYPE_CHECKING:
+    from data_prep.captioning.questions import Captioner
     from data_prep.parts import Part, PartDone
 
 SUMMARY = """Clips to shards: find people, link their identities, draw masks, choose references, pack.
 
-The manifest is a CSV with UltraVideo's columns; clips lie beside it or in the folder given as clips=FOLDER.
+The manifest is a table with UltraVideo's columns (.csv, .jsonl, .parquet), whose clips lie beside it or in the
+folder given as clips=FOLDER, as files or in zips; or a folder of videos with .txt and .json beside them; or a
+folder of WebDataset tars. Each may be a path or a URL: s3://, gs://, hf://, and what else fsspec reads.
 Run again after an interruption and it goes on; run again with nothing changed and it does nothing.
 
 On several machines that share a file system: --part 1/4 to --part 4/4, at the same time or not, only analyse their
@@ -39,7 +42,7 @@ MOST_FALSE_ACCEPTS = 0.01  # share of co-visible pairs above the threshold from 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
-    parser.add_argument("manifest", metavar="MANIFEST.csv", type=Path, help="one row per clip")
+    parser.add_argument("manifest", metavar="MANIFEST", help="one row per clip, or a folder of clips")
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="folder of the shards")
     parser.add_argument(
         "--retry-quarantined", action="store_true", help="try clips again that failed in an earlier run"
@@ -63,10 +66,25 @@ def run(args: argparse.Namespace) -> int:
     if part is not None:
         return _run_part(args, part, config)
     with ProgressBar() as progress:
-        prepared = prepare(_patient(config), progress, retry_quarantined=args.retry_quarantined)
+        prepared = prepare(
+            _patient(config),
+            progress,
+            retry_quarantined=args.retry_quarantined,
+            captioner=_captioner(config.captions),
+        )
     save(config, prepared.folder)
     sys.stdout.write(_summary(args.output, prepared.facts, prepared.worked))
     return 0 if prepared.facts["num_samples"] else EXIT_EMPTY
+
+
+def _captioner(config: CaptionConfig) -> Captioner | None:
+    """Who is asked for captions, if anybody."""
+    if not config.url:
+        return None
+    from data_prep.captioning.endpoint import Endpoint
+    from jobs.dashboard_stores import referenced
+
+    return Endpoint(config, referenced("captions.key", config.key) if config.key else "")
 
 
 def _patient(config: PrepareConfig) -> PrepareConfig:
@@ -87,7 +105,7 @@ def _run_part(args: argparse.Namespace, part: Part, config: PrepareConfig) -> in
     return 0
 
 
-def _quoted(path: Path) -> str:
+def _quoted(path: Path | str) -> str:
     """A path as a YAML string; OmegaConf would read ``1e3`` as a number and ``a: b`` as a mapping."""
     text = str(path)
     if "${" in text:

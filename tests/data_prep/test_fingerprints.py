@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from data_prep.config import PrepareConfig, QualityConfig
+from data_prep.config import CaptionConfig, IngestConfig, PrepareConfig, QualityConfig
 from data_prep.fingerprints import PackFiles, analysis_key, hash_files, inputs_sha256
+from data_prep.ingest.storage import Storage
 from data_prep.records import Captions, Clip, Decision
 
 CONFIG = PrepareConfig(manifest="m", output="o")
 CLIP = Clip("a", "film", "/x/a.mp4", 0.0, 4.0, 24.0, 640, 360)
+STORAGE = Storage(IngestConfig())
 PACK = PackFiles("embedded", {"det.onnx": "1"})
 AFTER_ANALYSIS = {
     "windows.max_cast",
@@ -29,6 +31,7 @@ AFTER_ANALYSIS = {
     "link.threshold",
     "pack.samples_per_shard",
     *(f"quality.{field.name}" for field in fields(QualityConfig) if field.name != "text_detector"),
+    "captions.url",  # that somebody is asked; which model is tried below
 }
 NO_RESULT = {
     "decode.timeout_s",
@@ -37,6 +40,13 @@ NO_RESULT = {
     "run.lock_wait_s",
     "run.max_attempts",
     "run.max_quarantined",
+    *(f"captions.{field.name}" for field in fields(CaptionConfig) if field.name != "url"),
+    "ingest.endpoint",
+    "ingest.max_attempts",
+    "ingest.backoff_s",
+    "ingest.timeout_s",
+    "ingest.max_clip_bytes",  # what they leave out is among the lost rows
+    "ingest.max_ratio",
     "manifest",
     "clips",
     "output",
@@ -105,18 +115,25 @@ def test_contents_count_and_places_do_not() -> None:
     assert inputs(ingest=(Decision("z", "clip", "dropped", "ingest", "file_missing"),)) != inputs()
 
 
+def test_what_is_asked_counts_and_not_whom_or_at_what_price() -> None:
+    asking = replace(CONFIG, captions=CaptionConfig(url="http://a/v1", model="seer"))
+    elsewhere = replace(CONFIG, captions=CaptionConfig(url="http://b/v1", model="seer", max_usd=1.0))
+    another = replace(CONFIG, captions=CaptionConfig(url="http://a/v1", model="another"))
+    assert inputs(config=asking) == inputs(config=elsewhere) != inputs(config=another)
+
+
 def test_a_file_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
     clip, memory = tmp_path / "a.mp4", tmp_path / "files.json"
     clip.write_bytes(b"one")
-    first = hash_files([clip], memory, quiet)
+    first = hash_files(STORAGE, [str(clip)], memory, quiet)
     remembered = memory.read_text()
-    assert hash_files([clip], memory, quiet) == first
+    assert hash_files(STORAGE, [str(clip)], memory, quiet) == first
     assert memory.read_text() == remembered
     clip.write_bytes(b"three")
-    assert hash_files([clip], memory, quiet) != first
+    assert hash_files(STORAGE, [str(clip)], memory, quiet) != first
     memory.write_text("{damaged")
     clip.write_bytes(b"one")
-    assert hash_files([clip], memory, quiet) == first
+    assert hash_files(STORAGE, [str(clip)], memory, quiet) == first
 
 
 def test_what_several_remember_is_known_to_all(tmp_path: Path) -> None:
@@ -124,16 +141,23 @@ def test_what_several_remember_is_known_to_all(tmp_path: Path) -> None:
     for clip in clips:
         clip.write_bytes(clip.name.encode())
     hashes = [
-        hash_files([clip], tmp_path / f"files-{k}-of-2.json", quiet) for k, clip in enumerate(clips, start=1)
+        hash_files(STORAGE, [str(clip)], tmp_path / f"files-{k}-of-2.json", quiet)
+        for k, clip in enumerate(clips, start=1)
     ]
     os.utime(clips[1], ns=(1, 1))  # remembered with another time, so read again
     before = clips[0].stat()
     clips[0].write_bytes(b"A.mp4")  # the same size and time: not read again
     os.utime(clips[0], ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert hash_files(clips, tmp_path / "files.json", quiet) == hashes[0] | hashes[1]
+    assert (
+        hash_files(STORAGE, [str(clip) for clip in clips], tmp_path / "files.json", quiet)
+        == hashes[0] | hashes[1]
+    )
     for k in (1, 2):
         (tmp_path / f"files-{k}-of-2.json").unlink()
-    assert hash_files(clips, tmp_path / "files.json", quiet) == hashes[0] | hashes[1]
+    assert (
+        hash_files(STORAGE, [str(clip) for clip in clips], tmp_path / "files.json", quiet)
+        == hashes[0] | hashes[1]
+    )
 
 
 def test_hashing_that_is_stopped_does_not_read_the_rest_and_keeps_what_it_has(
@@ -149,7 +173,7 @@ def test_hashing_that_is_stopped_does_not_read_the_rest_and_keeps_what_it_has(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        hash_files(clips, tmp_path / "files.json", stop)
+        hash_files(STORAGE, [str(clip) for clip in clips], tmp_path / "files.json", stop)
     assert len(json.loads((tmp_path / "files.json").read_text())) == 2
-    hash_files(clips, tmp_path / "files.json", quiet)
+    hash_files(STORAGE, [str(clip) for clip in clips], tmp_path / "files.json", quiet)
     assert len(json.loads((tmp_path / "files.json").read_text())) == 500

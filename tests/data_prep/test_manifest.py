@@ -1,14 +1,23 @@
 """Manifests as people have them: what is read, and what each mistake is answered with."""
 
+import json
+import re
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from data_prep.manifest import key_of, read_clips, seconds
-from data_prep.records import InputError
+from data_prep.config import IngestConfig
+from data_prep.manifest import read_clips as read
+from data_prep.records import Clip, Decision, InputError
+from tests.s3_lab import s3_lab
 
 HEADER = "clip_id,url,fps,frame_width,frame_height,start_time,end_time,Brief Description"
 ROW = "a.mp4,src1,24,1920,1080,0.0,5.0,Anna waves"
+
+
+def read_clips(manifest: Path, clips: Path) -> tuple[list[Clip], list[Decision]]:
+    return read(str(manifest), str(clips), IngestConfig())
 
 
 @pytest.fixture
@@ -133,8 +142,14 @@ def test_other_encodings_are_refused(encoding, tmp_path, clips_folder):
 
 
 def test_paths_that_are_no_file(tmp_path, clips_folder):
-    with pytest.raises(InputError, match="is a folder"):
+    with pytest.raises(InputError, match="leave clips out"):
         read_clips(tmp_path, clips_folder)
+    (tmp_path / "void").mkdir()
+    with pytest.raises(InputError, match=r"folder .*void holds no video and no tar; give"):
+        read(str(tmp_path / "void"), "", IngestConfig())
+    (tmp_path / "clips.xlsx").touch()
+    with pytest.raises(InputError, match=r"'.xlsx' is no table that is read here; give \.csv, \.jsonl"):
+        read_clips(tmp_path / "clips.xlsx", clips_folder)
     with pytest.raises(InputError, match="does not exist"):
         read_clips(tmp_path / "none.csv", clips_folder)
     with pytest.raises(InputError, match="clips folder"):
@@ -155,23 +170,85 @@ def test_line_numbers_count_line_breaks_inside_cells(tmp_path, clips_folder):
         read_clips(written(tmp_path, text), clips_folder)
 
 
+IDS = ["a.b.c.mp4", "v1.2/x.mp4", "名前/ü ñ.mp4", "x" * 300 + ".mp4", "...mp4", "-rf.mp4", "a%2e%2e.mp4"]
+
+
+def test_odd_names_become_keys_that_any_tar_and_shell_can_hold(tmp_path, clips_folder):
+    rows = [ROW.replace("a.mp4", name) for name in IDS]
+    clips, decisions = read_clips(written(tmp_path, "\n".join([HEADER, *rows])), clips_folder)
+    assert clips == [] and [decision.rule for decision in decisions] == ["file_missing"] * len(IDS)
+    keys = [decision.item for decision in decisions]
+    assert len(set(keys)) == len(IDS) and all(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", key) for key in keys)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [("0", 0), ("12.5", 12.5), ("01:02", 62), ("1:00:00.25", 3600.25), (" 3 ", 3)],
+    "name", ["a\0b.mp4", "../a.mp4", "x/../../etc/a.mp4", "a\u202eb.mp4", "\\\\host\\a.mp4"]
 )
-def test_seconds(text, expected):
-    assert seconds(text) == expected
+def test_names_that_are_no_names(name, ending, tmp_path, clips_folder):
+    text = f"{HEADER}\n{ROW.replace('a.mp4', name)}\n"
+    if ending == ".jsonl":
+        values = dict(zip(HEADER.split(","), ROW.replace("a.mp4", name).split(","), strict=True))
+        text = json.dumps(values)
+    path = written(tmp_path, text).rename(tmp_path / f"table{ending}")
+    with pytest.raises(
+        InputError, match=r"line [12], column 'clip_id': .*unsafe or empty path; allowed: a path"
+    ):
+        read_clips(path, clips_folder)
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1:2:3:4", "nan", "a:b"])
-def test_no_seconds(text):
-    with pytest.raises(ValueError):
-        seconds(text)
+def test_the_same_clip_twice_in_a_table_of_lines(tmp_path, clips_folder):
+    line = json.dumps(dict(zip(HEADER.split(","), ROW.split(","), strict=True)))
+    path = written(tmp_path, f"{line}\n{line}\n").rename(tmp_path / "twice.jsonl")
+    with pytest.raises(InputError, match=r"twice\.jsonl, line 2, column 'clip_id': 'a\.mp4': also in line 1"):
+        read_clips(path, clips_folder)
 
 
-def test_keys_are_plain_and_stay_different():
-    assert key_of("abc_1-x.mp4") == "abc_1-x"
-    keys = {key_of(name) for name in ("a/b.mp4", "a.b.mp4", "a_b.mp4", "A b.MP4", "ä.mp4")}
-    assert len(keys) == 5 and not any(set(key) & set("./ ") for key in keys)
-    long = {key_of("x" * 200 + end + ".mp4") for end in "ab"}
-    assert len(long) == 2 and all(len(key) == 64 for key in long)
+def test_clips_in_zips_that_may_be_bombs(tmp_path, clips_folder):
+    with zipfile.ZipFile(clips_folder / "clips_short_2.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("clips_short_2/good.mp4", b"a film")
+        packed.writestr("clips_short_2/bomb.mp4", bytes(10**6))
+    rows = [ROW, ROW.replace("a.mp4", "good.mp4"), ROW.replace("a.mp4", "bomb.mp4")]
+    clips, decisions = read_clips(written(tmp_path, "\n".join([HEADER, *rows])), clips_folder)
+    packed_place = f"zip://clips_short_2/good.mp4::{clips_folder}/clips_short_2.zip"
+    assert [clip.path for clip in clips] == [str(clips_folder / "a.mp4"), packed_place]
+    assert [(d.item, d.rule, d.limit) for d in decisions] == [("bomb", "zip_bomb", "50 times")]
+
+
+def test_a_folder_needs_no_table(clips_folder):
+    (clips_folder / "a.txt").write_text("Anna waves")
+    clips, _ = read(str(clips_folder), "", IngestConfig())
+    assert [(clip.source_id, clip.captions.brief) for clip in clips] == [
+        ("a.mp4", "Anna waves"),
+        ("b.mp4", ""),
+        ("clips_short_1/nested.mp4", ""),
+    ]
+
+
+def test_a_file_that_may_not_be_read_is_one_lost_clip(tmp_path, clips_folder, monkeypatch):
+    monkeypatch.setattr(
+        "os.access", lambda path, mode: not str(path).endswith("a.mp4")
+    )  # root reads everything
+    text = "\n".join([HEADER, ROW, ROW.replace("a.mp4", "b.mp4")])
+    clips, decisions = read_clips(written(tmp_path, text), clips_folder)
+    assert [clip.id for clip in clips] == ["b"]
+    assert [(d.item, d.rule) for d in decisions] == [("a", "not_readable")]
+
+
+def test_a_manifest_and_its_clips_in_s3(tmp_path, clips_folder):
+    pytest.importorskip("moto")
+    text = "\n".join([HEADER, *(ROW.replace("a.mp4", name) for name in ("a.mp4", "nested.mp4", "gone.mp4"))])
+    written(tmp_path, text)
+    limits = IngestConfig(backoff_s=0.002)  # nobody else's, so that its file system is made for this server
+    with s3_lab() as lab:
+        place = lab.put(tmp_path, "corpus")
+        lab.faults.every = 3
+        clips, decisions = read(f"{place}/short.csv", f"{place}/clips", limits)
+        assert lab.faults.num_failed > 0
+        with pytest.raises(InputError, match=r"manifest s3://castbank-lab/corpus/none\.csv does not exist"):
+            read(f"{place}/none.csv", "", limits)
+    assert [(clip.id, clip.path) for clip in clips] == [
+        ("a", f"{place}/clips/a.mp4"),
+        ("nested", f"{place}/clips/clips_short_1/nested.mp4"),
+    ]
+    assert [(d.item, d.rule, d.value) for d in decisions] == [("gone", "file_missing", "gone.mp4")]

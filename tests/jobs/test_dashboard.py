@@ -147,12 +147,12 @@ def test_a_secret_is_given_by_reference_or_not_at_all(
         ("nonsense", "is not the URI of a database"),
         ("http://somewhere/x", "is not the URI of a database"),
         ("mysql+pymysql://u:pw@127.0.0.1/x", "needs the driver pymysql, which is not installed; pip install"),
-        (f"postgresql://u:pw@127.0.0.1:{free_port()}/x", "does not take us ("),
+        ("postgresql://u:pw@127.0.0.1:{free}/x", "does not take us ("),
     ],
 )
 def test_databases_that_cannot_be_used(uri: str, expected: str) -> None:
     with pytest.raises(InputError, match=r"^backend: ") as caught:
-        check_database("backend", uri)
+        check_database("backend", uri.format(free=free_port()))
     assert expected in str(caught.value)
     assert "pw" not in str(caught.value) and "\n" not in str(caught.value)
 

@@ -195,6 +195,18 @@ BadInput = Callable[[Path], list[str]]
         (lambda p: [str(p / "one.csv"), "--part", "5/4"], "--part: came '5/4'"),
         (lambda p: [str(p / "one.csv"), "--part=x"], "--part: came 'x'"),
         (lambda p: [str(p / "one.csv"), "--config", str(p / "none.yaml")], "does not exist"),
+        (lambda p: [str(p / "one.csv"), "captions.url=http://x/v1"], r"captions\.model is empty"),
+        (
+            lambda p: [str(p / "one.csv"), "captions.url=http://x/v1", "captions.model=m"],
+            "give the model's prices",
+        ),
+        (lambda p: [str(p / "one.csv"), "captions.url=x", "captions.key=sk-1"], r"captions\.key=env:NAME"),
+        (lambda p: ["ftpx://host/one.csv"], "no store of this kind is known"),
+        (lambda p: [str(p / "one.xlsx")], "does not exist"),
+        (
+            lambda p: [str(p / "one.csv"), "ingest.max_attempts=0"],
+            r"ingest\.max_attempts: came 0, allowed is from 1",
+        ),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 
+from data_prep.config import IngestConfig
 from data_prep.faces import analyser_for
 from data_prep.footage import ClipTruth, make_footage, prepare_stage, shoot
 from data_prep.footage.shotlist import SCENES
@@ -77,13 +78,13 @@ def test_the_table_has_every_column_and_our_reader_takes_it(footage: Path) -> No
         rows = list(csv.DictReader(lines))
     assert set(COLUMNS) <= set(rows[0])
     assert all(row[column] for row in rows for column in COLUMNS)
-    clips, decisions = read_clips(table, footage / "clips")
+    clips, decisions = read_clips(str(table), str(footage / "clips"), IngestConfig())
     assert [c.id for c in clips] == [s.clip_id for s in SCENES]
     assert not decisions
 
 
 def test_captions_name_who_is_there(footage: Path) -> None:
-    clips, _ = read_clips(footage / "short.csv", footage / "clips")
+    clips, _ = read_clips(str(footage / "short.csv"), str(footage / "clips"), IngestConfig())
     for clip in clips:
         for name in _truth(footage, clip.id).people:
             assert name in clip.captions.detailed

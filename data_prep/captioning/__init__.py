@@ -1,0 +1,1 @@
+"""Captions that say who each face is: asked of a model that sees, kept, and put into the samples."""
