@@ -40,6 +40,12 @@ def text_detector(name: str) -> TextDetector | None:
     return TEXT_DETECTORS[name]()
 
 
+def require(name: str) -> None:
+    """Raises InputError, before any clip is read, where the detector of that name could not work."""
+    if name:
+        _model()
+
+
 @cache
 def _pp_ocr() -> TextDetector:
     """Loads the network once per process."""

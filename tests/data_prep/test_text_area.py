@@ -26,17 +26,16 @@ def test_no_detector_is_asked_for():
 
 def test_a_detector_that_is_not_installed_says_what_to_do(monkeypatch):
     monkeypatch.setattr(text_area, "PACKAGE", "no_such_package")
-    text_area._pp_ocr.cache_clear()
     with pytest.raises(
         InputError, match=r"quality.text_detector: came 'rapidocr'.*pip install rapidocr-onnxruntime"
     ):
-        text_area.text_detector("rapidocr")
+        text_area.require("rapidocr")
+    text_area.require("")
 
 
 def test_a_subtitle_is_found_where_it_is_and_a_face_is_none():
     pytest.importorskip("rapidocr_onnxruntime")
     skimage_data = pytest.importorskip("skimage.data")
-    text_area._pp_ocr.cache_clear()
     detect = text_area.text_detector("rapidocr")
     assert detect is not None
     plain = np.ascontiguousarray(skimage_data.astronaut()[:, ::-1])[:300, :300]
