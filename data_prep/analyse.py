@@ -10,72 +10,57 @@ from typing import Literal
 import numpy as np
 
 from data_prep.config import PrepareConfig
-from data_prep.decode import Chunk, iter_frames
+from data_prep.decode import Chunk
 from data_prep.faces.packs import known_pack
 from data_prep.following import FaceFollower
 from data_prep.limits import with_pack_limits
 from data_prep.masks import back_to_front, draw
 from data_prep.motion import FlowMeter
 from data_prep.pictures import PATCH_PX, PictureMeter
-from data_prep.probe import Probe, UnusableError, probe
-from data_prep.records import F64, I32, U8, AnalysedClip, Clip, Decision, FaceTrack, Window
+from data_prep.probe import MAX_UNEVENNESS, UnusableError, unevenness
+from data_prep.reading import Reading, reading
+from data_prep.records import I32, U8, AnalysedClip, Clip, Decision, FaceTrack, Window
 from data_prep.shots import SMALL_PX, CutFinder, shots_between, thumbnail
 from data_prep.text_area import text_detector
-from data_prep.windows import Framing, Recorded, WindowRecorder, unevenness
-
-MAX_UNEVENNESS = 0.5
-"""A window whose time steps deviate from their median by more than half a step shows motion that never was."""
+from data_prep.windows import Framing, Recorded, WindowRecorder
 
 
 def analyse(clip: Clip, config: PrepareConfig) -> AnalysedClip:
     """All that preparation needs from a clip. A file that no clip can be made of gives an AnalysedClip without
     frames and the Decision that says why; an unknown or missing face pack raises InputError."""
     config = with_pack_limits(config, known_pack(config.faces.pack))
-    fingerprint = ""
     try:
-        found = probe(Path(clip.path))
-        fingerprint = found.fingerprint
-        return _analysed(clip, config, found)
+        with reading(Path(clip.path), config.decode) as source:
+            return _analysed(clip, config, source)
     except UnusableError as error:
         why = Decision(
             clip.id, "clip", "dropped", "analyse", error.rule, error.value, error.limit, detail=error.detail
         )
-        return AnalysedClip(clip, 0, 0, np.zeros(0), (), (), (), decisions=(why,), fingerprint=fingerprint)
+        return AnalysedClip(clip, 0, 0, np.zeros(0), (), (), (), decisions=(why,))
 
 
-def _analysed(clip: Clip, config: PrepareConfig, found: Probe) -> AnalysedClip:
-    decode = config.decode
+def _analysed(clip: Clip, config: PrepareConfig, source: Reading) -> AnalysedClip:
     watch: _Watch | None = None
-    times_s = []
-    for chunk in iter_frames(found.path, decode.long_side_px, decode.max_chunk_bytes, found.reader):
+    for chunk in source.chunks():
         if watch is None:
-            watch = _Watch(clip.id, config, found, (chunk.frames.shape[2], chunk.frames.shape[1]))
+            watch = _Watch(clip.id, config, source, (chunk.frames.shape[2], chunk.frames.shape[1]))
         watch.see_all(chunk)
-        times_s.append(chunk.times_s)
         del chunk  # or its frames would live while the next ones are read
-    _check_times(np.concatenate(times_s) if times_s else np.zeros(0), found.times_s)
     assert watch is not None  # a probed file has a frame
     return watch.finish(clip)
-
-
-def _check_times(read_s: F64, probed_s: F64) -> None:
-    """Raises UnusableError unless the reader gave every frame of the file with the time that its packet has."""
-    if len(read_s) != len(probed_s):
-        raise UnusableError("unreadable", f"{len(read_s)} frames decoded", f"the file's {len(probed_s)}")
-    off_s = float(np.abs(read_s - probed_s).max())
-    if off_s > 1e-3:
-        raise UnusableError("unreadable", f"frame times off by {off_s:.3f} s", "0.001 s")
 
 
 class _Watch:
     """What is known of a clip so far, while its frames pass by."""
 
-    def __init__(self, clip_id: str, config: PrepareConfig, found: Probe, size_px: tuple[int, int]) -> None:
-        self._clip_id, self._found, self._size_px = clip_id, found, size_px
+    def __init__(
+        self, clip_id: str, config: PrepareConfig, source: Reading, size_px: tuple[int, int]
+    ) -> None:
+        self._clip_id, self._source, self._size_px = clip_id, source, size_px
         self._framing = Framing.of(*size_px, config.windows)
-        self._recorder = WindowRecorder(self._framing, config.windows, found.times_s)
+        self._recorder = WindowRecorder(self._framing, config.windows, source.found.times_s)
         scale = max(1.0, max(size_px) / SMALL_PX)
-        patches = (max(1, found.width_px // PATCH_PX), max(1, found.height_px // PATCH_PX))
+        patches = (max(1, source.own.width_px // PATCH_PX), max(1, source.own.height_px // PATCH_PX))
         self._meter = PictureMeter(scale, patches, text_detector(config.quality.text_detector))
         self._flow = FlowMeter()
         self._cuts = CutFinder(config.shots)
@@ -134,20 +119,21 @@ class _Watch:
             clip=clip,
             width_px=self._size_px[0],
             height_px=self._size_px[1],
-            times_s=self._found.times_s,
-            shots=shots_between(self._starts[1:], self._found.num_frames),
+            times_s=self._source.found.times_s,
+            shots=shots_between(self._starts[1:], self._source.found.num_frames),
             tracks=tuple(self._tracks),
             windows=tuple(window for window in windows if window is not None),
             decisions=tuple(self._decisions),
-            decoder=self._found.reader,
-            fingerprint=self._found.fingerprint,
+            decoder=self._source.decoder,
+            medium=self._source.medium,
+            fingerprint=self._source.found.fingerprint,
             pictures=self._meter.finish(),
         )
 
     def _window(self, index: int, shot: int, recorded: Recorded) -> Window | None:
         """The window with its label map, or None and a Decision."""
         window_id = f"{self._clip_id}-w{index:03d}"
-        uneven = unevenness(self._found.times_s[recorded.frames])
+        uneven = unevenness(self._source.found.times_s[recorded.frames])
         if uneven > MAX_UNEVENNESS:
             self._drop(window_id, "window", "uneven_rate", f"{uneven:.2f}", f"{MAX_UNEVENNESS:g}")
             return None

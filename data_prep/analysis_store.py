@@ -33,7 +33,7 @@ from data_prep.records import (
     Window,
 )
 
-SCHEMA = 2
+SCHEMA = 3
 """Raised whenever an old folder would be read wrongly."""
 
 PICTURES = "pictures.npz"
@@ -65,6 +65,7 @@ def save(analysed: AnalysedClip, folder: Path) -> None:
         "windows": [{"index": w.index, "shot": w.shot, "tracks": w.tracks} for _, w in windows],
         "decisions": [asdict(decision) for decision in analysed.decisions],
         "decoder": analysed.decoder,
+        "medium": analysed.medium,
         "fingerprint": analysed.fingerprint,
     }
     (folder / "analysis.json").write_text(json.dumps(header, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -99,6 +100,7 @@ def load(folder: Path, *, crops: bool = True, windows: bool = True) -> AnalysedC
         windows=_windows(folder, header["windows"]) if windows else (),
         decisions=tuple(Decision(**decision) for decision in header["decisions"]),
         decoder=header["decoder"],
+        medium=header["medium"],
         fingerprint=header["fingerprint"],
         pictures=FrameMeasures(**_arrays(folder / PICTURES)) if (folder / PICTURES).is_file() else None,
     )

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
-from data_prep.records import InputError
+from data_prep.records import InputError, MaskRegion
 
 
 def _check(section: str, made: object, **allowed: tuple[float, float]) -> None:
@@ -30,6 +30,30 @@ def _check_multiple(section: str, made: object, of: int, *names: str) -> None:
 
 
 MANY = math.inf
+
+
+Treatment = Literal["read", "canonicalise", "refuse"]
+Reader = Literal["decord", "pyav"]
+
+
+@dataclass(frozen=True)
+class UnusualConfig:
+    """What becomes of a file with a trait that decord reads wrongly or models take wrongly.
+
+    read: PyAV reads it as it is, every frame once with its own time; canonicalise: it is first made a closed-GOP
+    H.264 at a constant rate from time zero, upright, SDR; refuse: the clip is dropped by the trait's name.
+    """
+
+    hdr: Treatment = "read"  # PQ or HLG; either way it is tone-mapped to SDR, and not encoded twice if read
+    ten_bit: Treatment = "read"  # more than 8 bits a colour sample, rounded to 8
+    variable_rate: Treatment = (
+        "canonicalise"  # a step more than half off the median; read, its windows are dropped
+    )
+    codec: Treatment = "read"  # other than H.264, MPEG-4, VP8, VP9, MJPEG: AV1, HEVC, ProRes
+    open_gop: Treatment = "read"  # frames shown before their key frame: decord gets them wrong after a seek
+    edit_list: Treatment = "read"  # frames that the container hides: decord shows them
+    late_start: Treatment = "read"  # a first time stamp other than 0: sound that begins earlier, or a cut
+    rotated: Treatment = "read"  # by a display matrix, as phones do
 
 
 @dataclass(frozen=True)
@@ -57,6 +81,10 @@ class DecodeConfig:
     )
     max_chunk_bytes: int = 512 * 1024**2  # frames in memory at once
     timeout_s: float = 600.0  # per clip and attempt, decoding and analysis together
+    # decord: where it reads rightly, PyAV elsewhere. pyav: always; as fast, and it refuses damaged files (113 of
+    # 120 with one bit flipped) of which decord gives the frames as if nothing were (71 of 120 visibly wrong)
+    reader: Reader = "decord"
+    unusual: UnusualConfig = field(default_factory=UnusualConfig)
 
     def __post_init__(self) -> None:
         _check("decode", self, long_side_px=(64, MANY), max_chunk_bytes=(1, MANY), timeout_s=(1, MANY))
@@ -153,11 +181,23 @@ class TrackConfig:
 class LinkConfig:
     """Which tracks are one person."""
 
-    threshold: float = 0.0  # cosine; 0 takes the pack's own, checked against the corpus
+    threshold: float = 0.0  # tracks are one person from this average cosine; 0 takes the pack's own
+    # share of faces seen in one frame that may pass as one person; threshold is raised until no more do, measured
+    # on every corpus anew; 1 leaves it as it is
+    max_false_accept: float = 0.01
+    max_false_reject: float = 0.05  # share of one track's own faces that a raised threshold may refuse
+    # strangers in other sources that a character may meet above the threshold, by the corpus's own distribution:
+    # the threshold between sources grows with the corpus; 1 takes one within and between sources
+    max_chance: float = 0.01
     min_norm: float = 0.0  # faces with a shorter embedding are covered or cut; 0 takes the pack's own
+    # characters of the last run stay as they are and new tracks join them; false links everything anew, and a
+    # character keeps the id that most of its tracks had
+    keep_characters: bool = True
+    overrides: str = ""  # YAML with what people decided about characters: merge, split, rename, exclude
 
     def __post_init__(self) -> None:
         _check("link", self, threshold=(-1, 1), min_norm=(0, MANY))
+        _check("link", self, max_false_accept=(1e-6, 1), max_false_reject=(0, 1), max_chance=(1e-9, 1))
 
 
 @dataclass(frozen=True)
@@ -181,6 +221,21 @@ class WindowConfig:
 
 
 @dataclass(frozen=True)
+class MaskConfig:
+    """What of a person the label map shows."""
+
+    # person: hair, clothes and body too, 3 ms a frame and person (castbank faces install person); boxes stay
+    # those of faces
+    region: MaskRegion = "face"
+
+    def __post_init__(self) -> None:
+        if self.region not in get_args(MaskRegion):
+            raise InputError(
+                f"masks.region: came {self.region!r}, allowed are {', '.join(get_args(MaskRegion))}; correct it"
+            )
+
+
+@dataclass(frozen=True)
 class ReferenceConfig:
     """Cross-face references."""
 
@@ -190,13 +245,16 @@ class ReferenceConfig:
     min_score: float = 0.0  # detector confidence; covered faces score below; 0 takes the pack's own
     min_norm: float = 0.0  # embedding length, as link.min_norm; 0 takes the pack's own
     min_sharpness: float = 20.0  # variance of the Laplacian of the aligned crop
+    min_size_px: float = (
+        40.0  # shorter side of the face in the analysed frame; the crop has 112, the rest is enlarged
+    )
     min_similarity: float = 0.0  # cosine; below: another person; 0 takes the pack's own
     max_similarity: float = 0.97  # cosine; above: the same picture
 
     def __post_init__(self) -> None:
         _check("references", self, min_count=(1, MANY), max_count=(self.min_count, MANY))
         _check("references", self, guard_gap_s=(0, MANY), min_score=(0, 1), min_norm=(0, MANY))
-        _check("references", self, min_sharpness=(0, MANY), min_similarity=(-1, 1))
+        _check("references", self, min_sharpness=(0, MANY), min_size_px=(0, MANY), min_similarity=(-1, 1))
         _check("references", self, max_similarity=(self.min_similarity, 1))
 
 
@@ -235,10 +293,14 @@ class CaptionConfig:
 class PackConfig:
     """Shards."""
 
-    samples_per_shard: int = 16
+    shard_bytes: int = 256 * 1024**2  # what a shard should not exceed: large reads, and 1 TB is 4,000 files
+    samples_per_shard: int = 1000  # nor this, however small they are
+    # share of the samples that is kept apart in shards of its own, by whole groups of sources that show the same
+    # people, so that no person and no source is on both sides; 0: none
+    validation: float = 0.0
 
     def __post_init__(self) -> None:
-        _check("pack", self, samples_per_shard=(1, MANY))
+        _check("pack", self, shard_bytes=(1, MANY), samples_per_shard=(1, MANY), validation=(0, 0.9))
 
 
 @dataclass(frozen=True)
@@ -259,6 +321,17 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class TrackingConfig:
+    """Where a preparation is seen, as castbank train's trainings are."""
+
+    kind: Literal["mlflow", "none"] = (
+        "mlflow"  # a run per generation of shards; never makes a preparation fail
+    )
+    uri: str = ""  # any MLflow tracking URI; empty: mlflow.db beside the output folder
+    experiment: str = "castbank"  # of MLflow; made where it is not there
+
+
+@dataclass(frozen=True)
 class PrepareConfig:
     """castbank prepare: clips in, shards out."""
 
@@ -273,7 +346,9 @@ class PrepareConfig:
     tracks: TrackConfig = field(default_factory=TrackConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
     windows: WindowConfig = field(default_factory=WindowConfig)
+    masks: MaskConfig = field(default_factory=MaskConfig)
     references: ReferenceConfig = field(default_factory=ReferenceConfig)
     captions: CaptionConfig = field(default_factory=CaptionConfig)
     pack: PackConfig = field(default_factory=PackConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)

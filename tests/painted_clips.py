@@ -68,7 +68,7 @@ def paint_track(clip_id: str, at: int, person: int, rng: np.random.Generator) ->
         clip_id=clip_id,
         shot=0,
         frames=frames,
-        boxes_px=np.zeros((FRAMES, 4), np.float32),
+        boxes_px=np.tile(np.array([0, 0, 80, 90], np.float32), (FRAMES, 1)),
         landmarks_px=np.zeros((FRAMES, 5, 2), np.float32),
         ovals_px=np.zeros((FRAMES, 4, 2), np.float32),
         scores=np.full(FRAMES, 0.95, np.float32),

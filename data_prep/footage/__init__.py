@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 
 from data_prep.faces import analyser_for
+from data_prep.faces.matte import fetch_matte
 from data_prep.footage import backdrop, cast, media, places, shotlist
 from data_prep.footage.compose import Stage, TrueFrame, people_of, render
 from data_prep.footage.cutout import cut_out
 from data_prep.footage.film import write_film
-from data_prep.footage.matte import fetch_matte
 from data_prep.footage.scenes import FPS, HEIGHT_PX, WIDTH_PX, Scene
 from data_prep.footage.table import write_table
 from data_prep.footage.truth import ClipTruth

@@ -8,18 +8,33 @@ A sample is five members with one dot-free key; every sample of a folder has the
 ``KEY.txt``             the training caption, UTF-8: one identity sentence per cast slot, then the description
 ``KEY.json``            the ``SampleNote``: where it comes from, the cast, every reference's origin, captions
 ``KEY.labelmap.png``    8-bit grey, the T label maps stacked from top to bottom (height T·H); 0 is nobody, k is
-                        the k-th of the cast
+                        the k-th of the cast: their face, or, where ``mask_region`` says so, all of them
 ``KEY.references.png``  RGB, one row per cast slot, one 112x112 aligned face per reference, black where a slot
                         has fewer
 ======================  ====================================================================================
 
-Beside the tars: ``index.jsonl`` (shard, key, offset, length and sha256 of every sample, with its cast and
-source) and ``manifest.json`` (schema, counts, sha256 of every shard, the corpus's calibration, a fingerprint
-of clips and configuration). A folder without a manifest is unfinished and is refused. Embeddings are biometric data
-and are never in here.
+Samples to train on are in ``shard-NNNNNN.tar``; what ``pack.validation`` keeps apart, with all of its sources and
+people, is in ``validation-NNNNNN.tar``. Beside the tars: ``index.jsonl`` (shard, key, offset, length and sha256 of
+every sample, with its cast, source and split), ``lineage.jsonl`` (what each sample was made from) and
+``manifest.json`` (schema, counts, sha256 of every shard, the corpus's calibration, a fingerprint of clips and
+configuration). A folder without a manifest is unfinished and is refused. Embeddings are biometric data and are
+never in here.
 """
 
-from data_prep.shards.files import IndexRow, Manifest, ShardFile, ShardSet, write_index, write_shard
+from data_prep.shards.files import (
+    IndexRow,
+    Manifest,
+    ShardFile,
+    Split,
+    WrittenShard,
+    check_index,
+    row_of,
+    shard_name,
+    write_index,
+    write_shard,
+    write_tar,
+)
+from data_prep.shards.reader import ShardSet
 from data_prep.shards.sample import (
     MEMBERS,
     SCHEMA,
@@ -45,9 +60,15 @@ __all__ = [
     "ShardError",
     "ShardFile",
     "ShardSet",
+    "Split",
+    "WrittenShard",
+    "check_index",
     "check_references",
     "decode_sample",
     "encode_sample",
+    "row_of",
+    "shard_name",
     "write_index",
     "write_shard",
+    "write_tar",
 ]

@@ -10,12 +10,20 @@ import pytest
 
 from data_prep.analyse import analyse
 from data_prep.analysis_store import save
-from data_prep.config import FaceConfig, PrepareConfig, ShotConfig, WindowConfig
+from data_prep.config import (
+    DecodeConfig,
+    FaceConfig,
+    PrepareConfig,
+    ShotConfig,
+    UnusualConfig,
+    WindowConfig,
+)
 from data_prep.decode import decode_mp4
 from data_prep.records import AnalysedClip, Clip, FaceTrack
 from data_prep.tracks import iou
 
 SMALL = PrepareConfig(windows=WindowConfig(num_frames=5, stride=2, hop=10))
+AS_IT_IS = replace(SMALL, decode=DecodeConfig(unusual=UnusualConfig(variable_rate="read")))
 SIZE_PX = (640, 432)
 
 
@@ -56,7 +64,7 @@ def two_shots(face_home, make_video, group) -> tuple[Path, AnalysedClip]:
 def test_six_people_in_two_shots(two_shots):
     _, analysed = two_shots
     assert [(s.start, s.end) for s in analysed.shots] == [(0, 18), (18, 30)]
-    assert (analysed.width_px, analysed.height_px, analysed.decoder) == (*SIZE_PX, "decord")
+    assert (analysed.width_px, analysed.height_px, analysed.decoder) == (*SIZE_PX, "decord 0.6.0")
     np.testing.assert_allclose(analysed.times_s, np.arange(30) / 25, atol=1e-5)
     by_shot = [[t for t in analysed.tracks if t.shot == shot] for shot in (0, 1)]
     assert [len(tracks) for tracks in by_shot] == [6, 6]
@@ -175,7 +183,7 @@ def test_a_broken_file_is_dropped_with_its_rule(kept, make_video):
 
 def test_windows_of_uneven_time_are_dropped(face_home, make_video, group):
     pts = [n * 40 for n in range(14)] + [520 + n * n * 60 for n in range(1, 15)]
-    analysed = analyse(clip_of(make_video(images=panned(group, 28, 0.5), pts=pts)), SMALL)
+    analysed = analyse(clip_of(make_video(images=panned(group, 28, 0.5), pts=pts)), AS_IT_IS)
     assert [w.frames[0] for w in analysed.windows] == [0]
     assert [(d.item, d.rule) for d in analysed.decisions if d.kind == "window"] == [
         ("made-w001", "uneven_rate")

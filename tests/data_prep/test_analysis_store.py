@@ -70,7 +70,8 @@ def analysed() -> AnalysedClip:
         tracks=(made_track(0, 3, 2), made_track(1, 1, 0)),
         windows=windows,
         decisions=(Decision("ä-t002", "track", "dropped", "analyse", "track_too_short", "1", "5"),),
-        decoder="decord",
+        decoder="decord 0.6.0",
+        medium="h264 yuv420p",
         fingerprint="ab",
         pictures=FrameMeasures(
             *np.arange(18, dtype=np.float32).reshape(6, 3), np.array([1, np.nan], np.float32)

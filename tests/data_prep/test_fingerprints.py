@@ -28,18 +28,29 @@ AFTER_ANALYSIS = {
     "references.guard_gap_s",
     "references.min_similarity",
     "references.max_similarity",
+    "references.min_size_px",
     "link.threshold",
+    "masks.region",
+    "link.max_false_accept",
+    "link.max_false_reject",
+    "link.max_chance",
+    "link.keep_characters",
     "pack.samples_per_shard",
     *(f"quality.{field.name}" for field in fields(QualityConfig) if field.name != "text_detector"),
+    "pack.shard_bytes",
+    "pack.validation",
     "captions.url",  # that somebody is asked; which model is tried below
 }
 NO_RESULT = {
+    "link.overrides",  # what the file says counts, not where it lies
     "decode.timeout_s",
-    "decode.max_chunk_bytes",
     "run.num_workers",
     "run.lock_wait_s",
     "run.max_attempts",
     "run.max_quarantined",
+    "tracking.kind",
+    "tracking.uri",
+    "tracking.experiment",
     *(f"captions.{field.name}" for field in fields(CaptionConfig) if field.name != "url"),
     "ingest.endpoint",
     "ingest.max_attempts",
@@ -63,6 +74,8 @@ def changed(config: Any, key: str) -> Any:
     value = getattr(config, name)
     if rest:
         return replace(config, **{name: changed(value, rest)})
+    if name == "region":
+        return replace(config, region="person")
     if isinstance(value, str):
         return replace(config, **{name: value + "x"})
     if name == "min_count":
@@ -177,3 +190,9 @@ def test_hashing_that_is_stopped_does_not_read_the_rest_and_keeps_what_it_has(
     assert len(json.loads((tmp_path / "files.json").read_text())) == 2
     hash_files(STORAGE, [str(clip) for clip in clips], tmp_path / "files.json", quiet)
     assert len(json.loads((tmp_path / "files.json").read_text())) == 500
+
+
+def test_what_people_decided_counts() -> None:
+    key = analysis_key(CLIP, "00", CONFIG, PACK)
+    said = inputs_sha256({CLIP.id: key}, [CLIP], (), CONFIG, {"exclude": ["c1"]})
+    assert said != inputs()

