@@ -13,19 +13,19 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from data_prep.analysis_store import SCHEMA
 from data_prep.atomic import write_atomic
-from data_prep.config import PrepareConfig
+from data_prep.config import PrepareConfig, QualityConfig
 from data_prep.decode import decoder_versions
 from data_prep.ingest.address import Address
 from data_prep.ingest.archives import DamagedError, opened
 from data_prep.ingest.storage import Storage
 from data_prep.records import Clip, Decision, Json, Progress
 
-RECIPE = 2  # raise it when linking, selecting or captions change, so that finished outputs are made again
+RECIPE = 3  # raise it when linking, selecting or captions change, so that finished outputs are made again
 CAPTION_RECIPE = 1  # raise it when what a captioner is asked, or what is made of its answer, changes
 REMEMBERED, MEMORIES = "files.json", "files*.json"  # of the whole preparation, and also of parts
 SAVE_EVERY_S = 30.0  # of hashing that a kill may cost; a corpus of terabytes takes hours
@@ -34,6 +34,7 @@ _Remembered = list[int | str]  # size in bytes, stamp (of a path: modification t
 _PLACES = ("manifest", "clips", "output", "ingest", "run", "tracking")
 _NOT_ANALYSIS = {
     "decode": ("timeout_s",),  # the size of chunks decides who reads
+    "quality": tuple(f.name for f in fields(QualityConfig) if f.name != "text_detector"),
     "windows": ("max_cast", "min_visible", "min_face_px"),
     "link": (  # its min_norm says which embeddings a tracker may trust
         *("threshold", "max_false_accept", "max_false_reject", "max_chance", "keep_characters", "overrides"),

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from data_prep.captions import identity_sentences, training_caption
 from data_prep.config import PrepareConfig, ReferenceConfig, WindowConfig
+from data_prep.quality import judge, shot_id
 from data_prep.records import F32, F64, U8, AnalysedClip, Decision, FaceTrack, Window
 from data_prep.references import Candidate, Pick, Target, choose
 from data_prep.regions import REGIONS
@@ -86,16 +87,20 @@ def select(
     config: PrepareConfig,
     excluded: Container[str] = frozenset(),
 ) -> tuple[list[Plan], list[Decision]]:
-    """Plans for the windows of one clip, and a decision for every window: kept, or dropped and why.
+    """Plans for the windows of one clip, and a decision for every shot and window: kept, or dropped and why.
 
     ``character_of``: character id by track id; ``candidates``: those of the whole corpus, by character;
     ``excluded``: tracks of people who are not to be trained on, so that no window shows them.
     """
     plans: list[Plan] = []
-    decisions: list[Decision] = []
+    decisions = judge(clip, config.quality)
+    unfit = {decision.item: decision for decision in decisions if decision.fate == "dropped"}
     for window in clip.windows:
-        made = _shows_excluded(clip, window, excluded) or _plan(
-            clip, window, character_of, candidates, config
+        bad = unfit.get(shot_id(clip.clip.id, window.shot))
+        made = (
+            _shows_excluded(clip, window, excluded)
+            or (_in_bad_shot(clip, window, bad) if bad else None)
+            or _plan(clip, window, character_of, candidates, config)
         )
         if isinstance(made, Plan):
             plans.append(made)
@@ -202,6 +207,12 @@ def _plan(
             return chosen
         picks.append(chosen)
     return _assemble(clip, window, people, picks, config)
+
+
+def _in_bad_shot(clip: AnalysedClip, window: Window, why: Decision) -> Decision:
+    return _dropped(
+        sample_key(clip.clip.id, window.index), f"shot_{why.rule}", why.value, why.limit, why.item
+    )
 
 
 def _counts(seen: Seen, config: WindowConfig) -> bool:

@@ -16,7 +16,7 @@ PLACES = ["manifest=m.csv", "output=o"]
     [
         "decode.long_side_px=0",
         "decode.timeout_s=0",
-        "shots.threshold=0",
+        "shots.threshold=-1",
         "faces.det_width=100",
         "faces.detect_every=0",
         "faces.min_score=1.5",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.config import CaptionConfig, IngestConfig, PrepareConfig
+from data_prep.config import CaptionConfig, IngestConfig, PrepareConfig, QualityConfig
 from data_prep.fingerprints import PackFiles, analysis_key, hash_files, inputs_sha256
 from data_prep.ingest.storage import Storage
 from data_prep.records import Captions, Clip, Decision
@@ -36,6 +36,7 @@ AFTER_ANALYSIS = {
     "link.max_chance",
     "link.keep_characters",
     "pack.samples_per_shard",
+    *(f"quality.{field.name}" for field in fields(QualityConfig) if field.name != "text_detector"),
     "pack.shard_bytes",
     "pack.validation",
     "captions.url",  # that somebody is asked; which model is tried below
