@@ -1,95 +1,71 @@
-"""One clip, one decoding pass: shots, faces, tracks and encoded candidate windows.
-
-The networks are the cost (one thread, 720p: detector 33 ms a frame, mesh 6 and recogniser 11 ms a face), so a face
-is measured only on frames that a window may use or where it is embedded, and embedded only where the tracker asks.
-"""
+"""One clip, one decoding pass: shots, pictures, faces, tracks and encoded candidate windows."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from data_prep.config import PrepareConfig
-from data_prep.decode import Chunk, iter_frames
-from data_prep.faces.analyser import MeasuredFace, SeenFace, analyser_for
+from data_prep.decode import Chunk
 from data_prep.faces.packs import known_pack
+from data_prep.following import FaceFollower
 from data_prep.limits import with_pack_limits
-from data_prep.masks import back_to_front, checked_outline, draw
-from data_prep.probe import Probe, UnusableError, probe
-from data_prep.records import F32, F64, I32, U8, AnalysedClip, Clip, Decision, FaceTrack, Window
-from data_prep.shots import CutDetector, shots_between
-from data_prep.sightings import Crop, Sighting, Sightings
-from data_prep.tracks import FaceTracker, iou
-from data_prep.windows import Framing, Recorded, WindowRecorder, unevenness
-
-SHARP_ENOUGH = 100.0
-"""Variance of a crop's Laplacian from which more sharpness makes no better reference."""
-
-MAX_UNEVENNESS = 0.5
-"""A window whose time steps deviate from their median by more than half a step shows motion that never was."""
+from data_prep.masks import back_to_front, draw
+from data_prep.motion import FlowMeter
+from data_prep.pictures import PATCH_PX, PictureMeter
+from data_prep.probe import MAX_UNEVENNESS, UnusableError, unevenness
+from data_prep.reading import Reading, reading
+from data_prep.records import I32, U8, AnalysedClip, Clip, Decision, FaceTrack, Window
+from data_prep.shots import SMALL_PX, CutFinder, shots_between, thumbnail
+from data_prep.text_area import text_detector
+from data_prep.windows import Framing, Recorded, WindowRecorder
 
 
 def analyse(clip: Clip, config: PrepareConfig) -> AnalysedClip:
     """All that preparation needs from a clip. A file that no clip can be made of gives an AnalysedClip without
     frames and the Decision that says why; an unknown or missing face pack raises InputError."""
     config = with_pack_limits(config, known_pack(config.faces.pack))
-    fingerprint = ""
     try:
-        found = probe(Path(clip.path))
-        fingerprint = found.fingerprint
-        return _analysed(clip, config, found)
+        with reading(Path(clip.path), config.decode) as source:
+            return _analysed(clip, config, source)
     except UnusableError as error:
         why = Decision(
             clip.id, "clip", "dropped", "analyse", error.rule, error.value, error.limit, detail=error.detail
         )
-        return AnalysedClip(clip, 0, 0, np.zeros(0), (), (), (), decisions=(why,), fingerprint=fingerprint)
+        return AnalysedClip(clip, 0, 0, np.zeros(0), (), (), (), decisions=(why,))
 
 
-def _analysed(clip: Clip, config: PrepareConfig, found: Probe) -> AnalysedClip:
-    decode = config.decode
+def _analysed(clip: Clip, config: PrepareConfig, source: Reading) -> AnalysedClip:
     watch: _Watch | None = None
-    times_s = []
-    for chunk in iter_frames(found.path, decode.long_side_px, decode.max_chunk_bytes, found.reader):
+    for chunk in source.chunks():
         if watch is None:
-            watch = _Watch(clip.id, config, found.times_s, (chunk.frames.shape[2], chunk.frames.shape[1]))
+            watch = _Watch(clip.id, config, source, (chunk.frames.shape[2], chunk.frames.shape[1]))
         watch.see_all(chunk)
-        times_s.append(chunk.times_s)
         del chunk  # or its frames would live while the next ones are read
-    _check_times(np.concatenate(times_s) if times_s else np.zeros(0), found.times_s)
     assert watch is not None  # a probed file has a frame
-    watch.finish_shot(found.num_frames)
-    return watch.analysed(clip, found)
-
-
-def _check_times(read_s: F64, probed_s: F64) -> None:
-    """Raises UnusableError unless the reader gave every frame of the file with the time that its packet has."""
-    if len(read_s) != len(probed_s):
-        raise UnusableError("unreadable", f"{len(read_s)} frames decoded", f"the file's {len(probed_s)}")
-    off_s = float(np.abs(read_s - probed_s).max())
-    if off_s > 1e-3:
-        raise UnusableError("unreadable", f"frame times off by {off_s:.3f} s", "0.001 s")
+    return watch.finish(clip)
 
 
 class _Watch:
     """What is known of a clip so far, while its frames pass by."""
 
-    def __init__(self, clip_id: str, config: PrepareConfig, times_s: F64, size_px: tuple[int, int]) -> None:
-        faces = config.faces
-        self._clip_id, self._config = clip_id, config
-        self._times_s, self._size_px = times_s, size_px
-        self._faces = analyser_for(faces.pack, (faces.det_width, faces.det_height))
+    def __init__(
+        self, clip_id: str, config: PrepareConfig, source: Reading, size_px: tuple[int, int]
+    ) -> None:
+        self._clip_id, self._source, self._size_px = clip_id, source, size_px
         self._framing = Framing.of(*size_px, config.windows)
-        self._recorder = WindowRecorder(self._framing, config.windows, times_s)
-        self._cuts = CutDetector(config.shots.threshold)
-        self._tracker = FaceTracker(
-            config.tracks, faces.detect_every, faces.embed_every, config.link.min_norm
-        )
-        self._seen: dict[int, Sightings] = {}
+        self._recorder = WindowRecorder(self._framing, config.windows, source.found.times_s)
+        scale = max(1.0, max(size_px) / SMALL_PX)
+        patches = (max(1, source.own.width_px // PATCH_PX), max(1, source.own.height_px // PATCH_PX))
+        self._meter = PictureMeter(scale, patches, text_detector(config.quality.text_detector))
+        self._flow = FlowMeter()
+        self._cuts = CutFinder(config.shots)
+        self._waiting: deque[tuple[int, U8, U8]] = deque()  # frame, image, thumbnail: is it a cut?
+        self._follower = FaceFollower(clip_id, config, scale)
         self._starts = [0]
         self._recorded: list[tuple[int, Recorded]] = []
         self._tracks: list[FaceTrack] = []
@@ -98,80 +74,31 @@ class _Watch:
     def see_all(self, chunk: Chunk) -> None:
         """The next frames, in order."""
         for at, image in enumerate(chunk.frames):
-            self._see(chunk.start + at, image)
+            thumb = thumbnail(image)
+            self._cuts.see(thumb)
+            kept = image.copy() if self._cuts.delay else image  # a view would keep its whole chunk
+            self._waiting.append((chunk.start + at, kept, thumb))
+            if len(self._waiting) > self._cuts.delay:
+                self._see(*self._waiting.popleft())
 
-    def _see(self, frame: int, image: U8) -> None:
-        """The next frame, u8[H,W,3] RGB."""
-        if self._cuts.is_cut(image):
-            self.finish_shot(frame)
+    def _see(self, frame: int, image: U8, thumb: U8) -> None:
+        """The next frame of which it is known whether it is a cut: u8[H,W,3] RGB and its thumbnail."""
+        if frame and self._cuts.is_cut(frame):
+            self._finish_shot()
             self._starts.append(frame)
         offset = frame - self._starts[-1]
+        flow = self._flow.see(thumb)
+        self._meter.see(offset, image, thumb, flow)
         used, recorded = self._recorder.see(frame, offset, image)
         self._recorded.extend((len(self._starts) - 1, r) for r in recorded)
-        if offset % self._config.faces.detect_every == 0:
-            self._follow(frame, image, used)
+        self._follower.see(frame, image, flow, used=used)
 
-    def _follow(self, frame: int, image: U8, used: bool) -> None:
-        """Detects, and gives every face to its track; ``used``: a window may show this frame."""
-        limits = self._config.faces
-        faces = [
-            face
-            for face in self._faces.detect(image)
-            if face.score >= limits.min_score and min(face.box_px[2:] - face.box_px[:2]) >= limits.min_size_px
-        ]
-        boxes_px = np.asarray([face.box_px for face in faces], np.float32).reshape(-1, 4)
-        wanted = self._tracker.wanted(frame, boxes_px)
-        measured = [
-            self._faces.measure(image, f) if used or w else None for f, w in zip(faces, wanted, strict=True)
-        ]
-        embeddings, norms = self._embed(measured, wanted)
-        alone = (iou(boxes_px, boxes_px) > 0).sum(1) == 1
-        numbers = self._tracker.step(frame, boxes_px, embeddings, norms)
-        for nameless, known in self._tracker.adopted.items():
-            self._seen[known].extend(self._seen.pop(nameless))
-        for i, face in enumerate(faces):
-            sighting = _sighting(frame, face, measured[i])
-            if wanted[i]:
-                sighting = replace(sighting, embedding=embeddings[i], norm=float(norms[i]))
-                sighting = replace(sighting, crop=self._crop(sighting, measured[i]) if alone[i] else None)
-            self._seen.setdefault(int(numbers[i]), Sightings()).add(sighting)
-
-    def _embed(self, measured: list[MeasuredFace | None], wanted: npt.NDArray[np.bool_]) -> tuple[F32, F32]:
-        """Unit rows f32[n,D] and norms f32[n] of the wanted faces, zeros for the others."""
-        crops = [m.crop for m, w in zip(measured, wanted, strict=True) if m is not None and w]
-        norms = np.zeros(len(measured), np.float32)
-        if not crops:
-            return np.zeros((len(measured), self._faces.pack.spec.dim), np.float32), norms
-        unit, norms[wanted] = self._faces.embed(np.stack(crops))
-        embeddings = np.zeros((len(measured), unit.shape[1]), np.float32)
-        embeddings[wanted] = unit
-        return embeddings, norms
-
-    def _crop(self, sighting: Sighting, measured: MeasuredFace | None) -> Crop | None:
-        """The face as a reference candidate, None where it is not good enough to be one."""
-        limits = self._config.references
-        if measured is None or sighting.score < limits.min_score or sighting.norm < limits.min_norm:
-            return None
-        if measured.sharpness < limits.min_sharpness:
-            return None
-        quality = sighting.norm * min(1.0, measured.sharpness / SHARP_ENOUGH)
-        return Crop(sighting.frame, measured.crop, measured.yaw_deg, quality)
-
-    def finish_shot(self, end: int) -> None:
-        """Turns what was seen since the last cut into tracks; ``end`` is the first frame after the shot."""
-        limits, faces = self._config.tracks, self._config.faces
-        for number, seen in sorted(self._seen.items()):
-            track_id = f"{self._clip_id}-t{number:03d}"
-            num_frames = len(seen) * faces.detect_every
-            if num_frames < limits.min_frames:
-                self._drop(track_id, "track", "track_too_short", str(num_frames), str(limits.min_frames))
-            elif not seen.is_embedded:
-                self._drop(track_id, "track", "never_embedded", "0 embeddings", "at least 1")
-            else:
-                shot = len(self._starts) - 1
-                self._tracks.append(seen.to_track(track_id, self._clip_id, shot, faces.detect_every))
-        self._seen = {}
-        self._tracker.cut()
+    def _finish_shot(self) -> None:
+        """Turns what was seen since the last cut into tracks."""
+        tracks, decisions = self._follower.finish_shot(len(self._starts) - 1)
+        self._tracks += tracks
+        self._decisions += decisions
+        self._flow.cut()
         self._recorder.cut()
 
     def _drop(
@@ -179,8 +106,11 @@ class _Watch:
     ) -> None:
         self._decisions.append(Decision(item, kind, "dropped", "analyse", rule, value, limit))
 
-    def analysed(self, clip: Clip, found: Probe) -> AnalysedClip:
-        """The whole clip, once its last shot is finished."""
+    def finish(self, clip: Clip) -> AnalysedClip:
+        """The whole clip, once its last frame was seen."""
+        while self._waiting:
+            self._see(*self._waiting.popleft())
+        self._finish_shot()
         if not self._tracks:
             self._drop(clip.id, "clip", "no_face", "0 tracks", "at least 1")
         recorded = enumerate(self._recorded if self._tracks else [])
@@ -189,19 +119,21 @@ class _Watch:
             clip=clip,
             width_px=self._size_px[0],
             height_px=self._size_px[1],
-            times_s=found.times_s,
-            shots=shots_between(self._starts[1:], found.num_frames),
+            times_s=self._source.found.times_s,
+            shots=shots_between(self._starts[1:], self._source.found.num_frames),
             tracks=tuple(self._tracks),
             windows=tuple(window for window in windows if window is not None),
             decisions=tuple(self._decisions),
-            decoder=found.reader,
-            fingerprint=found.fingerprint,
+            decoder=self._source.decoder,
+            medium=self._source.medium,
+            fingerprint=self._source.found.fingerprint,
+            pictures=self._meter.finish(),
         )
 
     def _window(self, index: int, shot: int, recorded: Recorded) -> Window | None:
         """The window with its label map, or None and a Decision."""
         window_id = f"{self._clip_id}-w{index:03d}"
-        uneven = unevenness(self._times_s[recorded.frames])
+        uneven = unevenness(self._source.found.times_s[recorded.frames])
         if uneven > MAX_UNEVENNESS:
             self._drop(window_id, "window", "uneven_rate", f"{uneven:.2f}", f"{MAX_UNEVENNESS:g}")
             return None
@@ -211,20 +143,6 @@ class _Watch:
             return None
         labels = track_map(seen, recorded.frames, self._framing)
         return Window(index, shot, recorded.frames, recorded.mp4, labels, tuple(t.id for t in seen))
-
-
-def _sighting(frame: int, face: SeenFace, measured: MeasuredFace | None) -> Sighting:
-    if measured is None:
-        return Sighting(frame, face.box_px, face.landmarks_px, face.score)
-    return Sighting(
-        frame=frame,
-        box_px=face.box_px,
-        landmarks_px=face.landmarks_px,
-        score=face.score,
-        outline_px=checked_outline(measured.outline_px, face.box_px),
-        yaw_deg=measured.yaw_deg,
-        sharpness=measured.sharpness,
-    )
 
 
 def track_map(tracks: Sequence[FaceTrack], frames: I32, framing: Framing) -> U8:

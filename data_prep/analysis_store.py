@@ -2,6 +2,7 @@
 
     analysis.json   schema, clip, shots, decisions, ids, sizes
     tracks.npz      times_s, and every track's arrays under <track's place>/<field>
+    pictures.npz    what every frame looks like; not there where nothing was decoded
     crops.npz       the tracks' reference candidates
     windows.npz     frames and label maps, compressed (they are nearly all zero)
     w000.mp4 …      one file per window
@@ -20,11 +21,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.records import AnalysedClip, Captions, Clip, Decision, FaceTrack, InputError, Shot, Window
+from data_prep.records import (
+    AnalysedClip,
+    Captions,
+    Clip,
+    Decision,
+    FaceTrack,
+    FrameMeasures,
+    InputError,
+    Shot,
+    Window,
+)
 
-SCHEMA = 1
+SCHEMA = 3
 """Raised whenever an old folder would be read wrongly."""
 
+PICTURES = "pictures.npz"
 _NAMES = ("id", "clip_id", "shot")
 _CROPS = ("crop_frames", "crops")
 _ARRAYS = tuple(f.name for f in fields(FaceTrack) if f.name not in _NAMES + _CROPS)
@@ -39,6 +51,8 @@ def save(analysed: AnalysedClip, folder: Path) -> None:
     np.savez(folder / "crops.npz", **{f"{i}/{name}": getattr(t, name) for i, t in tracks for name in _CROPS})
     maps = {f"{i}/{name}": getattr(w, name) for i, w in windows for name in ("frames", "track_map")}
     np.savez_compressed(folder / "windows.npz", **maps)
+    if analysed.pictures is not None:
+        np.savez(folder / PICTURES, **vars(analysed.pictures))
     for i, window in windows:
         (folder / f"w{i:03d}.mp4").write_bytes(window.mp4)
     header = {
@@ -51,6 +65,7 @@ def save(analysed: AnalysedClip, folder: Path) -> None:
         "windows": [{"index": w.index, "shot": w.shot, "tracks": w.tracks} for _, w in windows],
         "decisions": [asdict(decision) for decision in analysed.decisions],
         "decoder": analysed.decoder,
+        "medium": analysed.medium,
         "fingerprint": analysed.fingerprint,
     }
     (folder / "analysis.json").write_text(json.dumps(header, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -85,7 +100,9 @@ def load(folder: Path, *, crops: bool = True, windows: bool = True) -> AnalysedC
         windows=_windows(folder, header["windows"]) if windows else (),
         decisions=tuple(Decision(**decision) for decision in header["decisions"]),
         decoder=header["decoder"],
+        medium=header["medium"],
         fingerprint=header["fingerprint"],
+        pictures=FrameMeasures(**_arrays(folder / PICTURES)) if (folder / PICTURES).is_file() else None,
     )
 
 

@@ -17,6 +17,7 @@ from data_prep import calibration, ledger, ledger_page
 from data_prep.config import PrepareConfig
 from data_prep.earlier import CHARACTERS, EMBEDDINGS
 from data_prep.identities import Linked, by_track
+from data_prep.lineage import packing
 from data_prep.records import Character, Decision, Json
 from data_prep.shards import IndexRow
 
@@ -34,6 +35,8 @@ def facts(
         "num_characters": len(linked.characters),
         "num_characters_in_samples": len({character for row in rows for character in row.cast}),
         "num_samples": len(rows),
+        "num_samples_validation": sum(row.split == "validation" for row in rows),
+        "packing": packing(config),
         "lost_by_rule": ledger.count_by_rule(decisions),
         "num_excluded": len(set(linked.excluded.values())),
         "num_alike": len(linked.alike),

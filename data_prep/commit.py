@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import shutil
 import socket
@@ -23,12 +24,21 @@ from data_prep.shards.files import MANIFEST, SHARDS
 
 ASIDE = ".aside-"
 OURS = (
-    *("manifest.json", "index.jsonl", "config.yaml", "characters.json", "calibration.json", "shard-*.tar"),
-    *("ledger.parquet", "ledger.html", "stopped"),
+    "manifest.json",
+    "index.jsonl",
+    "lineage.jsonl",
+    "config.yaml",
+    "ledger.parquet",
+    "ledger.html",
+    "stopped",
+    "characters.json",
+    "calibration.json",
+    *SHARDS,
 )
 WORK = ".work"  # analysed clips, so that a re-run does not decode again
 STOPPED = "stopped"  # the ledger of a run that was stopped because too much failed, until one is not
-NEXT = ".next"  # the generation that is being written
+NEXT = ".next"  # the generation that is being written: what it has of its own
+READY = ".ready"  # the same when it is whole; whatever happens now, it becomes the output's content
 POLL_S = 0.2
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -182,34 +192,48 @@ def _refuse_foreign(output: Path) -> None:
 
 
 def clear(output: Path) -> None:
-    """Remove what killed runs may have left half-written; only for who holds the output alone."""
+    """Remove what killed runs may have left half-written, and finish what was whole; only for who holds the output
+    alone."""
     for left in (output / WORK).glob(f"{ASIDE}*"):
         _remove(left)
     for file in (output / WORK).glob(".files*.json.*"):
         file.unlink()
     shutil.rmtree(output / NEXT, ignore_errors=True)
+    if (output / READY).is_dir():
+        _move_in(output)
 
 
 def publish(output: Path) -> None:
-    """Make the complete generation in ``.next`` the output's content.
+    """Make the complete generation in ``.next`` the output's content; shards that its manifest names and ``.next``
+    has not stand in the output already, and stay as they are.
 
-    The old manifest goes first, so that the folder reads as unfinished until the new one is there; shards of the
-    old generation that the new one has not are removed, by their name, and nothing else in the folder is touched.
-    Killed in between, the next run publishes again.
+    One rename decides. Killed before it, the old generation stands; killed after it, the next run finishes.
     """
-    new = output / NEXT
-    sync(new)
-    (output / MANIFEST).unlink(missing_ok=True)
-    arriving = {path.relative_to(new) for path in new.rglob("*") if path.is_file()}
-    for old in output.glob(SHARDS):
-        if old.relative_to(output) not in arriving:
-            old.unlink()
-    for place in sorted(arriving - {Path(MANIFEST)}):
-        (output / place).parent.mkdir(exist_ok=True)
-        (new / place).replace(output / place)
+    sync(output / NEXT)
+    (output / NEXT).rename(output / READY)
     _sync_one(output)
-    (new / MANIFEST).replace(output / MANIFEST)
-    _sync_one(output)
+    _move_in(output)
+
+
+def _move_in(output: Path) -> None:
+    """The old manifest goes first and the new one comes last, so that in between the folder reads as unfinished;
+    shards that the new manifest does not name are removed, and nothing else in the folder is touched."""
+    new = output / READY
+    if (new / MANIFEST).is_file():  # else it was the last to go
+        named = {
+            shard["name"] for shard in json.loads((new / MANIFEST).read_text(encoding="utf-8"))["shards"]
+        }
+        (output / MANIFEST).unlink(missing_ok=True)
+        for old in (path for pattern in SHARDS for path in output.glob(pattern)):
+            if old.name not in named:
+                old.unlink()
+        for place in sorted(path.relative_to(new) for path in new.rglob("*") if path.is_file()):
+            if place != Path(MANIFEST):
+                (output / place).parent.mkdir(exist_ok=True)
+                (new / place).replace(output / place)
+        _sync_one(output)
+        (new / MANIFEST).replace(output / MANIFEST)
+        _sync_one(output)
     shutil.rmtree(new)
     shutil.rmtree(output / STOPPED, ignore_errors=True)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Literal, get_args
 
 from data_prep.records import InputError, MaskRegion
 
@@ -30,6 +30,30 @@ def _check_multiple(section: str, made: object, of: int, *names: str) -> None:
 
 
 MANY = math.inf
+
+
+Treatment = Literal["read", "canonicalise", "refuse"]
+Reader = Literal["decord", "pyav"]
+
+
+@dataclass(frozen=True)
+class UnusualConfig:
+    """What becomes of a file with a trait that decord reads wrongly or models take wrongly.
+
+    read: PyAV reads it as it is, every frame once with its own time; canonicalise: it is first made a closed-GOP
+    H.264 at a constant rate from time zero, upright, SDR; refuse: the clip is dropped by the trait's name.
+    """
+
+    hdr: Treatment = "read"  # PQ or HLG; either way it is tone-mapped to SDR, and not encoded twice if read
+    ten_bit: Treatment = "read"  # more than 8 bits a colour sample, rounded to 8
+    variable_rate: Treatment = (
+        "canonicalise"  # a step more than half off the median; read, its windows are dropped
+    )
+    codec: Treatment = "read"  # other than H.264, MPEG-4, VP8, VP9, MJPEG: AV1, HEVC, ProRes
+    open_gop: Treatment = "read"  # frames shown before their key frame: decord gets them wrong after a seek
+    edit_list: Treatment = "read"  # frames that the container hides: decord shows them
+    late_start: Treatment = "read"  # a first time stamp other than 0: sound that begins earlier, or a cut
+    rotated: Treatment = "read"  # by a display matrix, as phones do
 
 
 @dataclass(frozen=True)
@@ -57,6 +81,10 @@ class DecodeConfig:
     )
     max_chunk_bytes: int = 512 * 1024**2  # frames in memory at once
     timeout_s: float = 600.0  # per attempt and 1,000 frames begun, decoding and analysis together
+    # decord: where it reads rightly, PyAV elsewhere. pyav: always; as fast, and it refuses damaged files (113 of
+    # 120 with one bit flipped) of which decord gives the frames as if nothing were (71 of 120 visibly wrong)
+    reader: Reader = "decord"
+    unusual: UnusualConfig = field(default_factory=UnusualConfig)
 
     def __post_init__(self) -> None:
         _check("decode", self, long_side_px=(64, MANY), max_chunk_bytes=(1, MANY), timeout_s=(1, MANY))
@@ -64,12 +92,50 @@ class DecodeConfig:
 
 @dataclass(frozen=True)
 class ShotConfig:
-    """Cut detection."""
+    """Cut detection, by PySceneDetect."""
 
-    threshold: float = 27.0  # PySceneDetect's ContentDetector default: mean HSV change of 0..255
+    detector: Literal["content", "adaptive", "histogram"] = (
+        "content"  # change of two frames; adaptive: against the changes about it, which a moving camera makes too
+    )
+    threshold: float = 0.0  # in the detector's own measure; 0 takes its default: 27 (of 255), 3 times, 0.05
 
     def __post_init__(self) -> None:
-        _check("shots", self, threshold=(0.1, 255))
+        _check("shots", self, threshold=(0, 255))
+
+
+@dataclass(frozen=True)
+class QualityConfig:
+    """Which shots give windows, by their pictures; every limit but -1 replaces the preset's (see
+    data_prep/quality.py).
+
+    Changing a preset or a limit judges again what is measured already; only text_detector needs another analysis.
+    """
+
+    preset: Literal["off", "ultravideo", "nemo", "people"] = (
+        "off"  # off: nothing is dropped, the ledger has every shot's numbers; people: UltraVideo's for who talks
+    )
+    text_detector: Literal["", "rapidocr"] = (
+        ""  # empty: text is not measured; rapidocr-onnxruntime brings its model
+    )
+    min_side_px: float = -1.0  # shorter side of the source
+    min_shot_s: float = -1.0  # seconds
+    max_clipped: float = -1.0  # share of a frame's pixels above 250 or below 5; more, and the frame is bad
+    min_border: float = -1.0  # mean brightness, 0..255, of each 3 % border strip; less, and the frame is bad
+    min_colour: float = -1.0  # mean variance over the colours; less, and the frame is bad
+    max_bad_frames: float = -1.0  # share of the shot's frames
+    min_sharpness: float = -1.0  # variance of the frame's Laplacian, median over the shot
+    min_motion_px: float = -1.0  # mean optical flow, pixels a frame
+    max_motion_px: float = -1.0
+    min_motion: float = -1.0  # the same, as a share of width + height
+    min_patch_motion: float = -1.0  # the same, in the stillest patch of 256 px
+    max_text: float = -1.0  # share of the picture
+
+    def __post_init__(self) -> None:
+        shares = ("max_clipped", "max_bad_frames", "max_text", "min_motion", "min_patch_motion")
+        _check("quality", self, **dict.fromkeys(shares, (-1, 1)))
+        others = ("min_side_px", "min_shot_s", "min_border", "min_colour", "min_sharpness")
+        _check("quality", self, **dict.fromkeys(others, (-1, MANY)), min_motion_px=(-1, MANY))
+        _check("quality", self, max_motion_px=(-1, MANY))
 
 
 @dataclass(frozen=True)
@@ -79,7 +145,8 @@ class FaceConfig:
     pack: str = "embedded"
     det_width: int = 640  # multiples of 32; 640x384 finds 30 of 31 32-px faces at 33 ms a 720p frame
     det_height: int = 384
-    detect_every: int = 1  # frames between detections; boxes in between are interpolated
+    detect_every: int = 4  # frames between detections where nothing moves; boxes in between are interpolated
+    max_travel: float = 0.1  # of a face's size: what has moved by more is looked for at once; large: never
     embed_every: int = 4  # frames between embeddings of one track
     min_score: float = 0.65  # detector confidence for a face to join a track (OpenS2V's value)
     min_size_px: int = 24  # shorter box side
@@ -87,6 +154,7 @@ class FaceConfig:
     def __post_init__(self) -> None:
         _check("faces", self, det_width=(32, MANY), det_height=(32, MANY), min_size_px=(1, MANY))
         _check("faces", self, detect_every=(1, MANY), embed_every=(1, MANY), min_score=(0, 1))
+        _check("faces", self, max_travel=(0, MANY))
         _check_multiple("faces", self, 32, "det_width", "det_height")
 
 
@@ -94,14 +162,19 @@ class FaceConfig:
 class TrackConfig:
     """Association of faces from frame to frame."""
 
-    max_gap_frames: int = 24  # an occlusion longer than this starts a new track; identities are linked later
+    max_gap_frames: int = (
+        24  # an occlusion longer than this is an exit: only a clear likeness continues the track
+    )
+    reentry_margin: float = (
+        0.1  # cosine above min_cosine that is clear; 2: a new track, identities are linked later
+    )
     min_frames: int = 5  # shorter tracks are noise
     min_iou: float = 0.2  # overlap with the predicted box, or
     min_cosine: float = 0.0  # the same person by embedding; 0 takes the pack's own
 
     def __post_init__(self) -> None:
         _check("tracks", self, max_gap_frames=(1, MANY), min_frames=(1, MANY))
-        _check("tracks", self, min_iou=(0.01, 1), min_cosine=(-1, 1))
+        _check("tracks", self, min_iou=(0.01, 1), min_cosine=(-1, 1), reentry_margin=(0, 2))
 
 
 @dataclass(frozen=True)
@@ -220,10 +293,14 @@ class CaptionConfig:
 class PackConfig:
     """Shards."""
 
-    samples_per_shard: int = 16
+    shard_bytes: int = 256 * 1024**2  # what a shard should not exceed: large reads, and 1 TB is 4,000 files
+    samples_per_shard: int = 1000  # nor this, however small they are
+    # share of the samples that is kept apart in shards of its own, by whole groups of sources that show the same
+    # people, so that no person and no source is on both sides; 0: none
+    validation: float = 0.0
 
     def __post_init__(self) -> None:
-        _check("pack", self, samples_per_shard=(1, MANY))
+        _check("pack", self, shard_bytes=(1, MANY), samples_per_shard=(1, MANY), validation=(0, 0.9))
 
 
 @dataclass(frozen=True)
@@ -244,6 +321,17 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class TrackingConfig:
+    """Where a preparation is seen, as castbank train's trainings are."""
+
+    kind: Literal["mlflow", "none"] = (
+        "mlflow"  # a run per generation of shards; never makes a preparation fail
+    )
+    uri: str = ""  # any MLflow tracking URI; empty: mlflow.db beside the output folder
+    experiment: str = "castbank"  # of MLflow; made where it is not there
+
+
+@dataclass(frozen=True)
 class PrepareConfig:
     """castbank prepare: clips in, shards out."""
 
@@ -253,6 +341,7 @@ class PrepareConfig:
     ingest: IngestConfig = field(default_factory=IngestConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     shots: ShotConfig = field(default_factory=ShotConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
     faces: FaceConfig = field(default_factory=FaceConfig)
     tracks: TrackConfig = field(default_factory=TrackConfig)
     link: LinkConfig = field(default_factory=LinkConfig)
@@ -262,3 +351,4 @@ class PrepareConfig:
     captions: CaptionConfig = field(default_factory=CaptionConfig)
     pack: PackConfig = field(default_factory=PackConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)

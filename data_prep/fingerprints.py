@@ -13,26 +13,28 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from data_prep.analysis_store import SCHEMA
 from data_prep.atomic import write_atomic
-from data_prep.config import PrepareConfig
+from data_prep.config import PrepareConfig, QualityConfig
+from data_prep.decode import decoder_versions
 from data_prep.ingest.address import Address
 from data_prep.ingest.archives import DamagedError, opened
 from data_prep.ingest.storage import Storage
 from data_prep.records import Clip, Decision, Json, Progress
 
-RECIPE = 2  # raise it when linking, selecting or captions change, so that finished outputs are made again
+RECIPE = 3  # raise it when linking, selecting or captions change, so that finished outputs are made again
 CAPTION_RECIPE = 1  # raise it when what a captioner is asked, or what is made of its answer, changes
 REMEMBERED, MEMORIES = "files.json", "files*.json"  # of the whole preparation, and also of parts
 SAVE_EVERY_S = 30.0  # of hashing that a kill may cost; a corpus of terabytes takes hours
 
 _Remembered = list[int | str]  # size in bytes, stamp (of a path: modification time in ns), sha256
-_PLACES = ("manifest", "clips", "output", "ingest", "run")
+_PLACES = ("manifest", "clips", "output", "ingest", "run", "tracking")
 _NOT_ANALYSIS = {
-    "decode": ("timeout_s", "max_chunk_bytes"),
+    "decode": ("timeout_s",),  # the size of chunks decides who reads
+    "quality": tuple(f.name for f in fields(QualityConfig) if f.name != "text_detector"),
     "windows": ("max_cast", "min_visible", "min_face_px"),
     "link": (  # its min_norm says which embeddings a tracker may trust
         *("threshold", "max_false_accept", "max_false_reject", "max_chance", "keep_characters", "overrides"),
@@ -69,7 +71,8 @@ def hash_files(
     """
     remembered = _recall(memory.parent)
     known: dict[str, _Remembered] = {}
-    on_progress("fingerprint", 0, len(addresses))
+    if addresses:
+        on_progress("fingerprint", 0, len(addresses))
     saved_s = time.monotonic()
     with ThreadPoolExecutor(
         len(os.sched_getaffinity(0))
@@ -112,9 +115,8 @@ def analysis_key(clip: Clip, file_sha256: str, config: PrepareConfig, pack: Pack
         for name in names:
             del knobs[section][name]
     row = [clip.id, clip.start_s, clip.end_s, clip.fps, clip.width_px, clip.height_px]
-    return digest({"schema": SCHEMA, "row": row, "file": file_sha256, "knobs": knobs, "pack": asdict(pack)})[
-        :16
-    ]
+    made_by = {"schema": SCHEMA, "decoders": decoder_versions(), "pack": asdict(pack)}
+    return digest({**made_by, "row": row, "file": file_sha256, "knobs": knobs})[:16]
 
 
 def inputs_sha256(
@@ -126,13 +128,7 @@ def inputs_sha256(
 ) -> str:
     """Fingerprint of everything that the shards are made from. ``keys``: analysis key by clip id; ``ingest``: the
     rows that gave no clip, of which only the fate counts; ``overrides``: what the file says, wherever it lies."""
-    knobs = asdict(config)
-    for name in _PLACES:
-        del knobs[name]
-    for name in _NOT_ANALYSIS["decode"]:
-        del knobs["decode"][name]
-    del knobs["link"]["overrides"]
-    del knobs["captions"]
+    knobs = result_knobs(config)
     if config.captions.url:  # whoever answers for the model, and at what price
         knobs["captions"] = [CAPTION_RECIPE, config.captions.model]
     rows = {clip.id: {**asdict(clip), "path": keys[clip.id]} for clip in clips}
@@ -142,6 +138,17 @@ def inputs_sha256(
     return digest(
         {"recipe": RECIPE, "clips": rows, "lost": lost, "knobs": knobs, "overrides": overrides or {}}
     )
+
+
+def result_knobs(config: PrepareConfig) -> Json:
+    """The knobs that shards depend on, but for captions and overrides, whose words count."""
+    knobs = asdict(config)
+    for name in (*_PLACES, "captions"):
+        del knobs[name]
+    for name in _NOT_ANALYSIS["decode"]:
+        del knobs["decode"][name]
+    del knobs["link"]["overrides"]
+    return knobs
 
 
 def digest(value: Json | list[object]) -> str:

@@ -8,14 +8,11 @@ with the footage: pixels stay in the analyses' folders until a shard is written,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
-from data_prep import catalogue, ledger, ledger_page
+from data_prep import catalogue, ledger, ledger_page, lineage
 from data_prep.analyse import analyse
 from data_prep.captioning.questions import Captioner
 from data_prep.captioning.stage import CAPTIONS, recaption
@@ -25,14 +22,16 @@ from data_prep.earlier import read_earlier
 from data_prep.faces.packs import PackSpec
 from data_prep.fingerprints import REMEMBERED, inputs_sha256
 from data_prep.identities import Linked, link
-from data_prep.isolation import Failure, Limits, Task, Workers
+from data_prep.isolation import Workers
+from data_prep.lineage import standing
 from data_prep.manifest import read_clips
 from data_prep.overrides import Overrides, read_overrides
+from data_prep.packing import Corpus, Packed, pack
 from data_prep.quarantine import Quarantine, chosen
-from data_prep.records import U8, AnalysedClip, Decision, Json, Progress
+from data_prep.records import Decision, Json, Progress
 from data_prep.references import Candidate, candidates_of
-from data_prep.samples import CropAddress, Plan, build, select
-from data_prep.shards import IndexRow, ShardError, write_index, write_shard
+from data_prep.samples import Plan, select
+from data_prep.shards import ShardError, write_index
 from data_prep.shards.files import read_manifest
 from data_prep.stages import Busy, Stage, StageClock, nobody
 from data_prep.work import (
@@ -48,44 +47,42 @@ from data_prep.work import (
     settled,
 )
 
-OPEN_CLIPS = 8  # analyses that a packing worker keeps open: a shard's references come from a few clips
-SHARD_TIMEOUT_S = 600.0
-
-
-class PackError(Exception):
-    """A shard could not be written although every clip of it was analysed: a bug, or a machine that fails."""
-
 
 @dataclass(frozen=True)
 class Prepared:
-    """A finished shard folder: facts are its manifest's; worked is False where nothing had to be done; stages: what
-    took how long."""
+    """A finished shard folder: facts are its manifest's; worked is False where nothing had to be done; num_written
+    and num_kept: shards that were written, and those of the generation before that stay; stages: what took how
+    long."""
 
     folder: Path
     facts: Json
     worked: bool
+    num_written: int = 0
+    num_kept: int = 0
     stages: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True)
+class Again:
+    """What is done again although it was done before. replay: which quarantined clips are tried
+    (``data_prep.quarantine.chosen``), empty for none; repack: whether all shards are written anew."""
+
+    replay: str = ""
+    repack: bool = False
+
+
+@dataclass(frozen=True)
 class _Order:
-    """What is to be made. works: every clip; ingest: rows that gave none; inputs: the fingerprint of all of it."""
+    """What is to be made. works: every clip; ingest: rows that gave none; inputs: the fingerprint of all of it;
+    repack: no shard that stands may stay."""
 
     works: Sequence[ClipWork]
     ingest: Sequence[Decision]
     inputs: str
-    pack: PackSpec
+    faces: PackSpec
     overrides: Overrides
     captioner: Captioner | None
-
-
-@dataclass(frozen=True)
-class ShardJob:
-    """What a worker needs to write one shard; works: the clips that its samples and references come from."""
-
-    path: Path
-    plans: tuple[Plan, ...]
-    works: dict[str, ClipWork]
+    repack: bool
 
 
 def prepare(
@@ -93,17 +90,18 @@ def prepare(
     on_progress: Progress,
     *,
     analyse_one: AnalyseOne = analyse,
-    replay: str = "",
+    again: Again = Again(),
     on_busy: Busy = nobody,
     captioner: Captioner | None = None,
 ) -> Prepared:
-    """Clips to shards in ``config.output``; does nothing where the shards of these inputs are already there.
+    """Clips to shards in ``config.output``; does nothing where the shards of these inputs are already there, and
+    writes only those that are new or hold something that changed.
 
     Args:
         config: what to prepare, how and where.
         on_progress: is told stage, items done, items in all.
         analyse_one: what makes an analysis of a clip.
-        replay: which quarantined clips are tried again (``data_prep.quarantine.chosen``); without it none.
+        again: what is done again.
         on_busy: is told how busy workers are.
         captioner: who is asked for captions, None for nobody.
 
@@ -112,7 +110,7 @@ def prepare(
         TooManyFailedError: more clips failed than may; ``stopped/`` in the output has their ledger. What was
             analysed stays in any case, so that the same call goes on from there.
     """
-    config, pack = settled(config)
+    config, faces = settled(config)
     output = Path(config.output)
     with (
         full_disk_is_said(output),
@@ -121,17 +119,19 @@ def prepare(
     ):
         clock = StageClock(on_progress, on_busy, workers.worked_s)
         clips, ingest = read_clips(config.manifest, config.clips, config.ingest)
-        works = addresses(clips, config, pack, output / WORK / REMEMBERED, clock)
-        num_failed = _num_failed(replay, Quarantine(output / WORK), works)
+        works = addresses(clips, config, faces, output / WORK / REMEMBERED, clock)
+        num_failed = _num_failed(again.replay, Quarantine(output / WORK), works)
         overrides = read_overrides(config.link.overrides)
         keys = {work.clip.id: work.key for work in works}
         inputs = inputs_sha256(keys, clips, ingest, config, overrides.as_json())
         finished = finished_facts(output, inputs)
-        if finished is not None and finished["num_quarantined"] == num_failed:
+        if finished is not None and not again.repack and finished["num_quarantined"] == num_failed:
             return Prepared(output, finished, worked=False)
         place = Place(workers, config, desk, clock, analyse_one)
-        facts = _make(_Order(works, ingest, inputs, pack, overrides, captioner), place)
-    return Prepared(output, facts, worked=True, stages=clock.stages())
+        order = _Order(works, ingest, inputs, faces, overrides, captioner, again.repack)
+        facts, packed = _make(order, place)
+    num_written = len(packed.files) - packed.num_kept
+    return Prepared(output, facts, True, num_written, packed.num_kept, clock.stages())
 
 
 def _num_failed(replay: str, quarantine: Quarantine, works: Sequence[ClipWork]) -> int:
@@ -142,8 +142,8 @@ def _num_failed(replay: str, quarantine: Quarantine, works: Sequence[ClipWork]) 
     return len(known) - len(again)
 
 
-def _make(order: _Order, place: Place) -> Json:
-    """Everything after the clips are known, to the published folder; its facts."""
+def _make(order: _Order, place: Place) -> tuple[Json, Packed]:
+    """Everything after the clips are known, to the published folder; its facts and shards."""
     config, output = place.config, Path(place.config.output)
     try:
         failed = analyse_missing(order.works, place, len(order.works), Quarantine(output / WORK))
@@ -155,13 +155,15 @@ def _make(order: _Order, place: Place) -> Json:
     plans, selected = _select(kept, linked, config, place.on_progress)
     plans, plain = _caption(plans, kept, order.captioner, config, place.on_progress)
     decisions = [*order.ingest, *failed, *_fates(kept, linked), *selected, *plain]
-    rows = _pack(plans, {work.clip.id: work for work in kept}, place)
-    facts = catalogue.facts(linked, decisions, rows, config)
-    catalogue.write(output / NEXT, linked, decisions, rows)
-    write_index(output / NEXT, rows, order.inputs, facts)
+    corpus = Corpus({w.clip.id: w for w in kept}, linked, standing(output, config), order.repack)
+    packed = pack(place.workers, plans, corpus, config, place.desk, place.on_progress)
+    facts = catalogue.facts(linked, decisions, packed.rows, config)
+    catalogue.write(output / NEXT, linked, decisions, packed.rows)
+    lineage.write(output / NEXT, packed.lines)
+    write_index(output / NEXT, packed.rows, order.inputs, facts, packed.files)
     publish(output)
     forget_stale(output / WORK, order.works)
-    return facts
+    return facts, packed
 
 
 def _note_stopped(
@@ -189,7 +191,7 @@ def _link(works: Sequence[ClipWork], order: _Order, place: Place) -> Linked:
     earlier = read_earlier(Path(place.config.output))
     place.on_progress("link", 0, 1)
     clips = (work.load() for work in works)
-    linked = link(clips, place.config.link, order.pack.name, earlier, order.overrides)
+    linked = link(clips, place.config.link, order.faces.name, earlier, order.overrides)
     place.on_progress("link", 1, 1)
     return linked
 
@@ -233,49 +235,11 @@ def _fates(works: Sequence[ClipWork], linked: Linked) -> list[Decision]:
     """What analysis and linking decided about clips and tracks, the kept ones included."""
     decisions = list(linked.decisions)
     for work in works:
-        own = work.load().decisions
-        decisions += own
-        if not any(decision.kind == "clip" for decision in own):
-            decisions.append(Decision(work.clip.id, "clip", "kept", "analyse"))
+        seen = work.load()
+        decisions += seen.decisions
+        if not any(decision.kind == "clip" for decision in seen.decisions):
+            medium = f"{seen.medium}; by {seen.decoder}; sha256 {seen.fingerprint}"
+            decisions.append(Decision(work.clip.id, "clip", "kept", "analyse", detail=medium))
     for character in linked.characters:
         decisions += [Decision(t, "track", "kept", "link", value=character.id) for t in character.track_ids]
     return decisions
-
-
-def _pack(plans: Sequence[Plan], works: Mapping[str, ClipWork], place: Place) -> list[IndexRow]:
-    """Write the shards of the next generation; rows in the order of the samples. ``works`` by clip id."""
-    config, folder = place.config, Path(place.config.output) / NEXT
-    folder.mkdir()
-    size = config.pack.samples_per_shard
-    parts = [tuple(plans[at : at + size]) for at in range(0, len(plans), size)]
-    tasks = []
-    for at, part in enumerate(parts):
-        needed = {plan.note.clip_id for plan in part}
-        needed |= {place.clip_id for plan in part for slot in plan.crops for place in slot}
-        name = f"shard-{at:06d}"  # as SHARDS has it
-        tasks.append(
-            Task(name, ShardJob(folder / f"{name}.tar", part, {clip: works[clip] for clip in needed}))
-        )
-    written: dict[str, tuple[IndexRow, ...]] = {}
-    limits = Limits(config.run.max_attempts, SHARD_TIMEOUT_S)
-    place.on_progress("pack", 0, len(tasks))
-    for task, result in place.workers.run(pack_shard, tasks, limits, place.desk):
-        if isinstance(result, Failure):
-            raise PackError(f"{task.name} could not be written: {result.error_class}\n{result.detail}")
-        written[task.name] = result
-        place.on_progress("pack", len(written), len(tasks))
-    return [row for _, rows in sorted(written.items()) for row in rows]
-
-
-def pack_shard(job: ShardJob) -> tuple[IndexRow, ...]:
-    """In a worker: build the samples one at a time and write them as one shard."""
-
-    @lru_cache(maxsize=OPEN_CLIPS)
-    def clip(clip_id: str) -> AnalysedClip:
-        return job.works[clip_id].load(crops=True, windows=True)
-
-    def crop(place: CropAddress) -> U8:
-        track = next(track for track in clip(place.clip_id).tracks if track.id == place.track_id)
-        return np.asarray(track.crops[place.crop])
-
-    return write_shard(job.path, (build(plan, clip(plan.note.clip_id), crop) for plan in job.plans))

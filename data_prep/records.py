@@ -87,9 +87,10 @@ class FaceTrack:
     frames: int32[N] ascending; boxes_px: f32[N,4]; landmarks_px: f32[N,5,2] (eyes, nose, mouth corners, image
     left first); ovals_px: f32[N,P,2] outline of the visible face; scores: f32[N] detector confidence in [0,1],
     0 where the box is interpolated; norms: f32[N] embedding length before normalising, 0 where not embedded;
-    sharpness: f32[N] variance of the Laplacian of the aligned 112-px crop, 0 where not embedded; yaw_deg: f32[N],
-    0 faces the camera, positive towards image right; embedded: bool[N]; embeddings: f32[N,D] unit rows, zeros
-    where not embedded; crop_frames: int32[K] and crops: u8[K,112,112,3] RGB, aligned, the reference candidates.
+    sharpness: f32[N] variance of the Laplacian of the aligned 112-px crop, 0 where not embedded; yaw_deg,
+    pitch_deg, roll_deg: f32[N], all 0 upright into the camera, positive towards image right, upwards, clockwise;
+    embedded: bool[N]; embeddings: f32[N,D] unit rows, zeros where not embedded; crop_frames: int32[K] and crops:
+    u8[K,112,112,3] RGB, aligned, the reference candidates.
     """
 
     id: str
@@ -103,6 +104,8 @@ class FaceTrack:
     norms: F32
     sharpness: F32
     yaw_deg: F32
+    pitch_deg: F32
+    roll_deg: F32
     embedded: npt.NDArray[np.bool_]
     embeddings: F32
     crop_frames: I32
@@ -120,6 +123,25 @@ class FaceTrack:
         """f32[D], the unit mean of the frame embeddings weighted by their norm (a blurred face counts less)."""
         weighted = (self.embeddings * self.norms[:, None]).sum(0)
         return np.asarray(weighted / max(float(np.linalg.norm(weighted)), 1e-9), np.float32)
+
+
+@dataclass(frozen=True)
+class FrameMeasures:
+    """What the F analysed frames of a clip of S shots look like, f32[F] each, NaN where not measured.
+
+    clipped: share of pixels above 250 or below 5; border: mean brightness, 0..255, of the darkest 3 % strip;
+    colour: mean variance over red, green and blue; sharpness: variance of the Laplacian; motion_px: mean length of
+    the optical flow from the frame before; text: share of the picture that text covers; stillest_px: f32[S] per
+    shot, the mean flow of its stillest patch.
+    """
+
+    clipped: F32
+    border: F32
+    colour: F32
+    sharpness: F32
+    motion_px: F32
+    text: F32
+    stillest_px: F32
 
 
 @dataclass(frozen=True)
@@ -142,12 +164,12 @@ class Window:
 class Decision:
     """One line of the ledger: an item's fate, the rule that decided, the number it had and the limit.
 
-    ``item`` is a clip, track, window or sample id and ``kind`` says which; ``error_class``, ``attempts``,
+    ``item`` is a clip, shot, track, window or sample id and ``kind`` says which; ``error_class``, ``attempts``,
     ``detail`` (stderr tail or sentence) and ``replay`` (the command that tries again) belong to quarantine.
     """
 
     item: str
-    kind: Literal["clip", "track", "window", "sample"]
+    kind: Literal["clip", "shot", "track", "window", "sample"]
     fate: Fate
     stage: str
     rule: str = ""
@@ -162,7 +184,9 @@ class Decision:
 @dataclass(frozen=True)
 class AnalysedClip:
     """All that one decoding pass over a clip yields. width_px × height_px is the size of the analysed frames;
-    times_s: f64[F] presentation time of each from the file's start; decoder and fingerprint say what read what."""
+    times_s: f64[F] presentation time of each from the file's start; decoder (with version) and fingerprint (sha256)
+    say what read what, medium what the file was: codec, size, rate, groups, sound; pictures: None where nothing was
+    decoded."""
 
     clip: Clip
     width_px: int
@@ -173,7 +197,9 @@ class AnalysedClip:
     windows: tuple[Window, ...]
     decisions: tuple[Decision, ...] = ()
     decoder: str = ""
+    medium: str = ""
     fingerprint: str = ""
+    pictures: FrameMeasures | None = None
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,16 @@ import numpy.typing as npt
 
 from data_prep.captions import identity_sentences, training_caption
 from data_prep.config import PrepareConfig, ReferenceConfig, WindowConfig
+from data_prep.quality import judge, shot_id
 from data_prep.records import F32, F64, U8, AnalysedClip, Decision, FaceTrack, Window
 from data_prep.references import Candidate, Pick, Target, choose
 from data_prep.regions import REGIONS
 from data_prep.shards import CastMember, Sample, SampleNote
+from data_prep.shards.sample import MAX_KEY
 
 Box = tuple[float, float, float, float]
+LONGEST_ID = MAX_KEY - 5  # of a clip, in a key: the window's number follows
+LABELS_PER_BYTE, REFERENCE_BYTES, NOTE_BYTES = 100, 20_000, 10_000  # medians of 46 samples of real people
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,14 @@ class CropAddress:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sample to be built. slots: by track id, where it is painted; crops: per slot, where its references lie."""
+    """A sample to be built. slots: by track id, where it is painted; crops: per slot, where its references lie;
+    num_bytes: about what it takes in a shard."""
 
     note: SampleNote
     caption: str
     slots: tuple[tuple[str, int], ...]
     crops: tuple[tuple[CropAddress, ...], ...]
+    num_bytes: int
 
 
 @dataclass(frozen=True)
@@ -81,16 +87,20 @@ def select(
     config: PrepareConfig,
     excluded: Container[str] = frozenset(),
 ) -> tuple[list[Plan], list[Decision]]:
-    """Plans for the windows of one clip, and a decision for every window: kept, or dropped and why.
+    """Plans for the windows of one clip, and a decision for every shot and window: kept, or dropped and why.
 
     ``character_of``: character id by track id; ``candidates``: those of the whole corpus, by character;
     ``excluded``: tracks of people who are not to be trained on, so that no window shows them.
     """
     plans: list[Plan] = []
-    decisions: list[Decision] = []
+    decisions = judge(clip, config.quality)
+    unfit = {decision.item: decision for decision in decisions if decision.fate == "dropped"}
     for window in clip.windows:
-        made = _shows_excluded(clip, window, excluded) or _plan(
-            clip, window, character_of, candidates, config
+        bad = unfit.get(shot_id(clip.clip.id, window.shot))
+        made = (
+            _shows_excluded(clip, window, excluded)
+            or (_in_bad_shot(clip, window, bad) if bad else None)
+            or _plan(clip, window, character_of, candidates, config)
         )
         if isinstance(made, Plan):
             plans.append(made)
@@ -149,11 +159,16 @@ def mask_boxes(masks: npt.NDArray[np.bool_]) -> F64:
 
 def sample_key(clip_id: str, window: int) -> str:
     """A key that is unique, sorts by clip and window, and holds no dot; a clip id with other characters than
-    letters, digits, - and _ gets them replaced and a hash added."""
+    letters, digits, - and _, or one that is too long for a tar, gets a hash instead."""
     safe = re.sub(r"[^A-Za-z0-9_-]", "_", clip_id)
-    if safe != clip_id:
-        safe += "-" + hashlib.sha256(clip_id.encode()).hexdigest()[:8]
+    if safe != clip_id or len(safe) > LONGEST_ID:
+        safe = safe[: LONGEST_ID - 9] + "-" + hashlib.sha256(clip_id.encode()).hexdigest()[:8]
     return f"{safe}-{window:04d}"
+
+
+def expected_bytes(mp4: int, label_pixels: int, references: int) -> int:
+    """Bytes of a sample in a shard, before it is encoded: its video is known, its pictures are of a usual size."""
+    return mp4 + label_pixels // LABELS_PER_BYTE + references * REFERENCE_BYTES + NOTE_BYTES
 
 
 def _shows_excluded(clip: AnalysedClip, window: Window, excluded: Container[str]) -> Decision | None:
@@ -192,6 +207,12 @@ def _plan(
             return chosen
         picks.append(chosen)
     return _assemble(clip, window, people, picks, config)
+
+
+def _in_bad_shot(clip: AnalysedClip, window: Window, why: Decision) -> Decision:
+    return _dropped(
+        sample_key(clip.clip.id, window.index), f"shot_{why.rule}", why.value, why.limit, why.item
+    )
 
 
 def _counts(seen: Seen, config: WindowConfig) -> bool:
@@ -274,6 +295,7 @@ def _assemble(
         crops=tuple(
             tuple(CropAddress(p.note.clip_id, p.note.track_id, p.crop) for p in slot) for slot in picks
         ),
+        num_bytes=expected_bytes(len(window.mp4), window.track_map.size, sum(map(len, picks))),
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from data_prep.faces.pose import Pose
 from data_prep.records import F32, I32, U8, FaceTrack
 
 MAX_CROPS = 12
@@ -19,6 +19,9 @@ THIN_AT = 48
 
 YAW_SPREAD_DEG = 45.0
 """A turn of the head that counts as much as the whole track's length when crops are spread."""
+
+
+UPRIGHT = Pose(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Sighting:
     """One detected face in one frame.
 
     box_px: f32[4]; landmarks_px: f32[5,2]; score in [0,1]; outline_px: f32[P,2], None where it was not measured;
-    embedding: f32[D] unit, None where not embedded; norm, sharpness: of the embedded crop, 0 where not embedded;
-    crop: set where this sighting may serve as a reference.
+    pose: where measured; embedding: f32[D] unit, None where not embedded; norm, sharpness: of the embedded crop, 0
+    where not embedded; crop: set where this sighting may serve as a reference.
     """
 
     frame: int
@@ -45,7 +48,7 @@ class Sighting:
     landmarks_px: F32
     score: float
     outline_px: F32 | None = None
-    yaw_deg: float = 0.0
+    pose: Pose = UPRIGHT
     embedding: F32 | None = None
     norm: float = 0.0
     sharpness: float = 0.0
@@ -59,8 +62,15 @@ class Sightings:
         self._seen: list[Sighting] = []
         self._crops: list[Crop] = []
 
-    def __len__(self) -> int:
-        return len(self._seen)
+    def frames(self, looked: I32) -> I32:
+        """int32[N] the frames that the track has a row for: where it was seen, and between two successive looks at
+        which it was. ``looked``: the frames at which faces were looked for, ascending; no gap is made up."""
+        at = np.array([s.frame for s in self._seen], np.int32)
+        place = np.searchsorted(looked, at)
+        inside = [
+            np.arange(a + 1, b) for a, b, gap in zip(at, at[1:], np.diff(place), strict=False) if gap == 1
+        ]
+        return np.sort(np.concatenate([at, *inside])).astype(np.int32)
 
     @property
     def is_embedded(self) -> bool:
@@ -79,15 +89,16 @@ class Sightings:
         for sighting in later._seen:
             self.add(sighting)
 
-    def to_track(self, track_id: str, clip_id: str, shot: int, detect_every: int) -> FaceTrack:
-        """The track with a row for every frame between successive detections, and none within an occlusion."""
+    def to_track(self, track_id: str, clip_id: str, shot: int, looked: I32) -> FaceTrack:
+        """The track with a row for every one of ``frames``."""
         seen = self._seen
         at = np.array([s.frame for s in seen], np.int32)
         boxes = np.stack([s.box_px for s in seen]).astype(np.float32)
         measured = np.array([s.outline_px is not None for s in seen])
         shapes = np.stack([_relative(s.outline_px, s.box_px) for s in seen if s.outline_px is not None])
-        frames = _filled(at, detect_every)
+        frames = self.frames(looked)
         rows = np.searchsorted(frames, at)
+        yaw, pitch, roll = _between(frames, at[measured], _angles(seen)).T
         boxes_all = _between(frames, at, boxes)
         crops = spread(self._crops, MAX_CROPS)
         return FaceTrack(
@@ -101,7 +112,9 @@ class Sightings:
             scores=_at(rows, len(frames), [s.score for s in seen]),
             norms=_at(rows, len(frames), [s.norm for s in seen]),
             sharpness=_at(rows, len(frames), [s.sharpness for s in seen]),
-            yaw_deg=_between(frames, at[measured], _yaws(seen)),
+            yaw_deg=yaw.copy(),
+            pitch_deg=pitch.copy(),
+            roll_deg=roll.copy(),
             embedded=_at(rows, len(frames), [float(s.embedding is not None) for s in seen]) > 0,
             embeddings=_embeddings(seen, rows, len(frames)),
             crop_frames=np.array([c.frame for c in crops], np.int32),
@@ -127,12 +140,6 @@ def spread(crops: Sequence[Crop], most: int) -> list[Crop]:
     return [crops[i] for i in sorted(taken)]
 
 
-def _filled(at: I32, detect_every: int) -> I32:
-    """Frames with a row: the sightings and what lies between two successive detections, but no longer gap."""
-    inside = [np.arange(a + 1, b) for a, b in itertools.pairwise(at) if b - a <= detect_every]
-    return np.sort(np.concatenate([at, *inside])).astype(np.int32)
-
-
 def _between(frames: I32, at: I32, values: F32) -> F32:
     """Linear interpolation of f32[M,...] given at ascending frames ``at``; constant beyond the ends."""
     right = np.clip(np.searchsorted(at, frames), 0, len(at) - 1)
@@ -149,8 +156,10 @@ def _at(rows: npt.NDArray[np.int64], num_rows: int, values: Sequence[float]) -> 
     return out
 
 
-def _yaws(seen: Sequence[Sighting]) -> F32:
-    return np.array([s.yaw_deg for s in seen if s.outline_px is not None], np.float32)
+def _angles(seen: Sequence[Sighting]) -> F32:
+    """f32[M,3] yaw, pitch and roll of the measured; a head upside down is no face, so none crosses 180 degrees."""
+    poses = [s.pose for s in seen if s.outline_px is not None]
+    return np.array([(p.yaw_deg, p.pitch_deg, p.roll_deg) for p in poses], np.float32)
 
 
 def _embeddings(seen: Sequence[Sighting], rows: npt.NDArray[np.int64], num_rows: int) -> F32:

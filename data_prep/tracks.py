@@ -48,22 +48,25 @@ class FaceTracker:
 
     A box is predicted with constant velocity. Two frames' faces may be one track when
     both embeddings are reliable and their cosine reaches ``min_cosine`` (also after an occlusion of at most
-    ``max_gap_frames``), or the boxes overlap by ``min_iou`` in successive detections and the embeddings, where
-    reliable, do not say that it is a stranger. Of these the assignment with the greatest sum of overlap and
-    cosine wins, likeness first: who looks like a lost track is that track, whatever lies nearer. Reliable: norm
-    of at least ``min_norm``, where a covered face has less; 0 trusts every embedding.
+    ``max_gap_frames``; after a longer one, as of somebody who left and came back, it takes ``reentry_margin``
+    more), or the boxes overlap by ``min_iou`` in successive detections and the embeddings, where reliable, do not
+    say that it is a stranger. Of these the assignment with the greatest sum of overlap and cosine wins, likeness
+    first: who looks like a lost track is that track, whatever lies nearer. Reliable: norm of at least ``min_norm``,
+    where a covered face has less; 0 trusts every embedding.
+
+    Detections may be any number of frames apart; successive ones are those of two calls of ``step``.
 
     A face that comes out from behind another is at first too covered to be known, and opens a track of its own.
     As soon as it is known to be a lost one, that track adopts the nameless one: see ``adopted``.
     """
 
-    def __init__(self, config: TrackConfig, detect_every: int, embed_every: int, min_norm: float) -> None:
+    def __init__(self, config: TrackConfig, embed_every: int, min_norm: float) -> None:
         self._config = config
-        self._detect_every = detect_every
         self._embed_every = embed_every
         self._min_norm = min_norm
         self._live: list[_Live] = []
         self._num_tracks = 0
+        self._looked = -1  # frame of the last detection
         self.adopted: dict[int, int] = {}
 
     def cut(self) -> None:
@@ -76,14 +79,27 @@ class FaceTracker:
         All but those that overlap no other face, meet one track alone, one that was seen in the detection before
         and whose last embedding is younger than ``embed_every`` frames.
         """
-        overlap = iou(self._predicted(frame), boxes_px) >= self._config.min_iou
+        overlap = self._overlap(frame, boxes_px) >= self._config.min_iou
         crowded = (iou(boxes_px, boxes_px) > 0).sum(1) > 1
         fresh = np.array([self._is_fresh(t, frame) for t in self._live], bool).reshape(-1, 1)
         plain = overlap & fresh & (overlap.sum(0) == 1) & (overlap.sum(1, keepdims=True) == 1)
         return np.asarray(crowded | ~plain.any(0), bool)
 
     def _is_fresh(self, track: _Live, frame: int) -> bool:
-        return frame - track.seen <= self._detect_every and frame - track.embedded < self._embed_every
+        return track.seen >= self._looked and frame - track.embedded < self._embed_every
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether it had better see every frame: faces overlap, or one that it knows was lost a moment ago."""
+        live = [t for t in self._live if self._looked - t.seen <= self._config.max_gap_frames]
+        boxes_px = self.boxes_px(self._looked)
+        crowded = bool((iou(boxes_px, boxes_px) > 0).sum() > len(boxes_px))
+        return crowded or any(t.seen < self._looked and t.memory.any() for t in live)
+
+    def boxes_px(self, frame: int) -> F32:
+        """f32[n,4] where the faces of the last detection should be in a frame."""
+        there = [t.predicted(frame) for t in self._live if t.seen >= self._looked]
+        return np.asarray(there, np.float32).reshape(-1, 4)
 
     def step(self, frame: int, boxes_px: F32, embeddings: F32, norms: F32) -> I32:
         """int32[n] track numbers of the detections of a frame, no two alike.
@@ -93,7 +109,9 @@ class FaceTracker:
         to be an older track to that track's number; their detections belong to it and they are not used again.
         """
         self.adopted = {}
-        self._live = [t for t in self._live if frame - t.seen <= self._config.max_gap_frames]
+        self._live = [
+            t for t in self._live if t.memory.any() or frame - t.seen <= self._config.max_gap_frames
+        ]
         numbers = np.full(len(boxes_px), -1, np.int32)
         matches = self._assign(frame, boxes_px, embeddings, norms)
         for track, face in matches:
@@ -106,6 +124,7 @@ class FaceTracker:
             self._remember(track, frame, embeddings[face], float(norms[face]))
             self._live.append(track)
             numbers[face] = track.number
+        self._looked = frame
         return numbers
 
     def _opened(self, frame: int, box_px: F32, no_memory: F32) -> _Live:
@@ -128,7 +147,7 @@ class FaceTracker:
             if not other.memory.any()
             and other.number not in matched
             and other.first > track.seen
-            and frame - other.seen <= self._detect_every
+            and other.seen >= self._looked
         ]
         if not nameless:
             return
@@ -144,19 +163,25 @@ class FaceTracker:
             if norm >= self._min_norm:
                 track.memory = np.asarray(track.memory * MEMORY + embedding, np.float32)
 
-    def _predicted(self, frame: int) -> F32:
-        return np.asarray([t.predicted(frame) for t in self._live], np.float32).reshape(-1, 4)
+    def _overlap(self, frame: int, boxes_px: F32) -> F32:
+        """f32[tracks,n] of the predicted boxes; 0 for who is gone: nobody keeps their course that long."""
+        predicted = np.asarray([t.predicted(frame) for t in self._live], np.float32).reshape(-1, 4)
+        return np.asarray(iou(predicted, boxes_px) * ~self._are_gone(frame)[:, None], np.float32)
+
+    def _are_gone(self, frame: int) -> Bools:
+        return np.array([frame - t.seen > self._config.max_gap_frames for t in self._live], bool)
 
     def _assign(self, frame: int, boxes_px: F32, embeddings: F32, norms: F32) -> list[tuple[_Live, int]]:
         if not self._live or not len(boxes_px):
             return []
-        overlap = iou(self._predicted(frame), boxes_px)
+        overlap = self._overlap(frame, boxes_px)
         memory = np.stack([t.memory for t in self._live])
         length = np.linalg.norm(memory, axis=1, keepdims=True)
         cosine = memory @ embeddings.T / np.maximum(length, 1e-9)
         known = (length > 0) & (norms > 0) & (norms >= self._min_norm)
-        successive = np.array([[frame - t.seen <= self._detect_every] for t in self._live])
-        same = known & (cosine >= self._config.min_cosine)
+        successive = np.array([[t.seen >= self._looked] for t in self._live])
+        margin = self._are_gone(frame)[:, None] * self._config.reentry_margin
+        same = known & (cosine >= self._config.min_cosine + margin)
         near = (overlap >= self._config.min_iou) & successive & (~known | (cosine >= STRANGER_COSINE))
         # overlap is at most 1: a likeness outweighs it, and what is not known counts neither for nor against
         gain = overlap + np.where(known, cosine, self._config.min_cosine) + same

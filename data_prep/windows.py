@@ -28,12 +28,6 @@ def _reach(config: WindowConfig) -> int:
     return (config.num_frames - 1) * config.stride + 1
 
 
-def unevenness(times_s: F64) -> float:
-    """Greatest deviation of a window's time steps from their median, as a share of it; 0 at a constant rate."""
-    steps_s = np.diff(times_s)
-    return float(np.abs(steps_s / np.median(steps_s) - 1).max())
-
-
 @dataclass(frozen=True)
 class Framing:
     """The largest centred part of a frame with the bucket's aspect: left, top, width, height in frame pixels."""

@@ -30,6 +30,7 @@ from data_prep.isolation import Failure, Limits, Task, Workers
 from data_prep.limits import with_pack_limits
 from data_prep.quarantine import FAILED, Quarantine
 from data_prep.records import AnalysedClip, Clip, Decision, InputError, Progress
+from data_prep.text_area import require
 
 AnalyseOne = Callable[[Clip, PrepareConfig], AnalysedClip]
 
@@ -83,6 +84,7 @@ class AnalyseJob:
 def settled(config: PrepareConfig) -> tuple[PrepareConfig, PackSpec]:
     """The configuration with its output absolute and the limits that its face pack brings, and that pack."""
     pack = find_pack(config.faces.pack).spec
+    require(config.quality.text_detector)
     if config.masks.region == "person":
         find_matte()
     output = str(Path(config.output).resolve())

@@ -22,6 +22,7 @@ from jobs.stop_signals import interrupted_by_signals
 
 VERBS = {  # name: what --help says; the module of the same name in jobs/ is imported only when its verb runs
     "prepare": "clips to shards: find people, link identities, draw masks, choose references, pack",
+    "probe": "what a video file is, and what prepare would do with it",
     "cache": "latents, texts and faces of all samples, computed ahead of training",
     "plan": "what a training needs on each GPU, and what it would fit on",
     "train": "shards to an identity bank: fine-tune a video diffusion transformer, full weights or LoRA",

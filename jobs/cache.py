@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from data_prep.isolation import Workers
     from jobs.progress import ProgressBar
     from pipeline.data.features import Recogniser
+    from pipeline.data.packs import PackStore
 
 SUMMARY = """Compute ahead what every epoch of castbank train needs alike: embeddings of texts and faces and, for
 every window that training will take, video latents and the masks over their cells. Training with the same
@@ -37,9 +38,7 @@ this machine, or of the Ray that RAY_ADDRESS names. Run again after an interrupt
 nothing changed and it does nothing. What another model, size, window or sample gave is never used."""
 
 EXAMPLE = "castbank cache --config jobs/configs/train_tiny.yaml data.shards=shards"
-KINDS: dict[
-    Kind, int
-] = {  # and how many of each are one task and, but for faces, one file: what a kill may cost
+KINDS: dict[Kind, int] = {  # and how many of each are one task and one file: what a kill may cost
     "text": 64,
     "faces": 8,
     "latents": 16,
@@ -109,13 +108,14 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write("\n".join(table) + "\n")
         for kind in args.only or KINDS:
             wanted = items_of(opened, kind)
-            missing = find_missing(opened, kind, wanted, args, progress)
+            store = store_of(opened, kind)
+            missing = find_missing(store, wanted, args, progress)
             if missing and not args.dry_run:
                 compute_all(pickle.dumps(asked), kind, missing, workers, progress)
             progress.close()
             done = "missing" if args.dry_run else "computed"
             what = f"{len(missing)} {done}" if missing else "nothing to do, all were there"
-            sys.stdout.write(f"{kind} of {len(wanted)} {OF[kind]} in {folder_of(opened, kind)}: {what}\n")
+            sys.stdout.write(f"{kind} of {len(wanted)} {OF[kind]} in {store.folder}: {what}\n")
     return 0
 
 
@@ -180,25 +180,20 @@ def items_of(opened: Opened, kind: Kind) -> list[Item]:
     return [(name, *place) for name, place in opened.samples.cuts().items()]
 
 
-def folder_of(opened: Opened, kind: Kind) -> Path:
+def store_of(opened: Opened, kind: Kind) -> PackStore:
     """Where a kind is kept."""
     return {
-        "text": opened.cache.text.folder,
-        "faces": opened.samples.store.folder,
-        "latents": opened.cache.latents.folder,
+        "text": opened.cache.text,
+        "faces": opened.samples.store.packs,
+        "latents": opened.cache.latents,
     }[kind]
 
 
 def find_missing(
-    opened: Opened, kind: Kind, wanted: list[Item], args: argparse.Namespace, progress: ProgressBar
+    store: PackStore, wanted: list[Item], args: argparse.Namespace, progress: ProgressBar
 ) -> list[Item]:
-    """What is not on disk, or damaged; of what lies in packs that is seen only with ``--check``, except for packs
-    that are cut short. But in a dry run a pack with damage is removed, and what else was in it is missing too.
-    """
-    if kind == "faces":
-        there = looked_at(wanted, lambda name: opened.samples.store.kept(name) is not None, progress)
-        return [item for item in wanted if item[0] not in there]
-    store = opened.cache.text if kind == "text" else opened.cache.latents
+    """What is not on disk, or damaged; that is seen only with ``--check``, except for packs that are cut short. But
+    in a dry run a pack with damage is removed, and what else was in it is missing too."""
     kept = [item for item in wanted if item[0] in store]
     sound = looked_at(kept, store.sound, progress) if args.check else {name for name, *_ in kept}
     if args.dry_run:

@@ -92,8 +92,7 @@ class Opened:
 
     def faces(self, chunk: Chunk) -> None:
         """Embed the faces of cuts."""
-        for _, index, variant in chunk.items:
-            self.samples.keep_features(index, variant)
+        self.samples.keep_features([(index, variant) for _, index, variant in chunk.items])
 
     def latents(self, chunk: Chunk) -> None:
         """Encode cuts; those of one size together."""

@@ -78,7 +78,11 @@ def run(args: argparse.Namespace) -> int:
         footage = _footage()
         clips = f"clips={footage / 'clips'}"
         config = CONFIGS / "prepare_demo.yaml"
-        steps("prepare", "prepare", footage / "short.csv", "--output", shards, "--config", config, clips)
+        runs.mkdir(parents=True, exist_ok=True)
+        store = f"tracking.uri=sqlite:///{runs.resolve() / 'mlflow.db'}"  # where the trainings are seen too
+        steps(
+            "prepare", "prepare", footage / "short.csv", "--output", shards, "--config", config, clips, store
+        )
         steps("report", "report", shards, "--output", output / "report.html")
         casting = choose_cast(shards)
         for kind, extra in {

@@ -85,7 +85,7 @@ def checks(args: argparse.Namespace, config: DoctorConfig) -> list[Check]:
     """What is looked at, in the order in which it is said; a cluster's own machines are not judged by this one."""
     here: list[Check] = [machine.check_python, machine.check_packages]
     if args.on == "local":
-        here += [machine.check_machine, machine.check_accelerators]
+        here += [machine.check_machine, machine.check_accelerators, machine.check_training_extras]
     here.append(lambda: machine.check_disk(args.output))
     if args.on == "local":
         here += [machine.check_faces, machine.check_ray]

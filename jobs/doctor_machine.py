@@ -91,6 +91,22 @@ def check_accelerators() -> Findings:
         )
 
 
+def check_training_extras() -> Findings:
+    """What only some trainings need: torchao, and what DeepSpeed compiles to offload to NVMe."""
+    from pipeline.training import nvme
+
+    try:
+        yield Finding("quantised base", "ok", f"torchao {version('torchao')}")
+    except PackageNotFoundError:
+        seen, remedy = "no torchao, optional", "for engine.base_precision: pip install -e '.[quantised]'"
+        yield Finding("quantised base", "ok", seen, remedy)
+    if found := "; ".join(nvme.problems()):
+        yield Finding("nvme offload", "warning", found, "needed for engine.offload_...=nvme alone")
+    else:
+        seen = "ninja, a compiler and libaio are here; compiled at the first use, in minutes"
+        yield Finding("nvme offload", "ok", seen)
+
+
 def check_disk(folder: Path) -> Findings:
     """The output folder can be written and has room."""
     if problem := unwritable(folder):

@@ -94,7 +94,10 @@ def _show(args: argparse.Namespace) -> None:
     drawn = []
     for index, (face, seen) in enumerate(zip(faces, measured, strict=True)):
         name = _name(index, unit[index], known, analyser.pack.spec.same_person)
-        details = (f"score {face.score:.2f}  yaw {seen.yaw_deg:+.0f}°", *_closest(index, unit))
+        turned = (
+            f"yaw {seen.pose.yaw_deg:+.0f}° pitch {seen.pose.pitch_deg:+.0f}° roll {seen.pose.roll_deg:+.0f}°"
+        )
+        details = (f"score {face.score:.2f}  {turned}", *_closest(index, unit))
         drawn.append(DrawnFace(face, seen.outline_px, (name, *details)))
         _say("   ".join((name, *details, f"box {[round(float(v)) for v in face.box_px]}")))
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -69,11 +69,12 @@ def run(args: argparse.Namespace) -> int:
     if args.model == "list":
         sys.stdout.write(_list())
         return 0
-    from jobs.train_checks import ALLOWED
+    from jobs.train_checks import ALLOWED, check_base_precision
     from pipeline.memory.plan import plan, suggestions
 
     config = configs.load(TrainConfig, args.config, ["run=none", "data.shards=none", *args.overrides])
     configs.check_ranges(config, ALLOWED)
+    check_base_precision(config)
     subject = _subject(args.model or _pretrained(config), config)
     training = _training(args, config, subject)
     made, others = plan(training), list(suggestions(training))
@@ -246,8 +247,9 @@ def _table(subject: Subject, made: Plan, others: list[Suggestion]) -> str:
 
     training, counts = made.training, made.counts
     engine, tokens = training.engine, training.tokens
+    small = f" ({counts.quantised / 1e9:.3f} B in {engine.base_precision})" if counts.quantised else ""
     lines = [
-        f"{subject.name}: {counts.trained / 1e9:.3f} B weights trained, {counts.frozen / 1e9:.3f} B frozen; "
+        f"{subject.name}: {counts.trained / 1e9:.3f} B weights trained, {counts.frozen / 1e9:.3f} B frozen{small}; "
         f"{tokens.batch} x {tokens.visual} tokens per GPU",
         f"{engine.dtype}, ZeRO-{engine.zero_stage}, {training.gpus} GPUs, "
         f"checkpointing {'on' if training.checkpointing else 'off'}; GiB on each GPU:",

@@ -60,6 +60,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "ledger.parquet; without it what failed is not tried again",
     )
     parser.add_argument(
+        "--repack",
+        action="store_true",
+        help="choose references and write shards anew; without it, shards that nothing changed in stay as they are",
+    )
+    parser.add_argument(
         "--part", metavar="K/N", help="only analyse the K-th of N shares of the clips, beside other parts"
     )
     add_arguments(parser, PrepareConfig, EXAMPLE)
@@ -68,10 +73,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prepare; 0 when there are samples or a part is done, 3 when everything was dropped."""
     from data_prep.commit import STOPPED
-    from data_prep.flow import prepare
+    from data_prep.flow import Again, prepare
     from data_prep.parts import Part
     from data_prep.work import TooManyFailedError
     from jobs.config import load, save
+    from jobs.prepare_tracking import StageTimes, track
     from jobs.progress import ProgressBar
 
     part = None if args.part is None else Part.parse(args.part)
@@ -83,18 +89,23 @@ def run(args: argparse.Namespace) -> int:
         return _run_part(args, part, config)
     try:
         with ProgressBar() as progress:
+            times = StageTimes(progress)
             prepared = prepare(
                 _patient(config),
-                progress,
-                replay=args.replay,
+                times,
+                again=Again(args.replay, args.repack),
                 on_busy=progress.busy,
                 captioner=_captioner(config.captions),
             )
+            times.stop()
     except TooManyFailedError as error:
         save(config, args.output / STOPPED)
         raise InputError(f"{error}\n{_after_stop(args)}") from error
     save(config, prepared.folder)
     sys.stdout.write(_summary(args.output, prepared))
+    told = track(config, times)
+    if told:
+        sys.stdout.write(told + "\n")
     return 0 if prepared.facts["num_samples"] else EXIT_EMPTY
 
 
@@ -152,6 +163,12 @@ def _summary(output: Path, prepared: Prepared) -> str:
         f"{facts['num_characters']} characters -> {facts['num_samples']} samples with "
         f"{facts['num_characters_in_samples']} characters"
     )
+    if prepared.num_kept:
+        lines.append(f"{prepared.num_written} shards written, {prepared.num_kept} stay as they were")
+    if facts["num_samples_validation"]:
+        lines.append(
+            f"{facts['num_samples_validation']} of them are for validation; no person or source is on both sides"
+        )
     lost = sorted(facts["lost_by_rule"].items(), key=lambda item: -item[1])
     if lost:
         lines.append("left out: " + ", ".join(f"{count} {rule}" for rule, count in lost[:MAX_RULES]))

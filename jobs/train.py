@@ -16,7 +16,7 @@ from jobs import config as configs
 from jobs import knobs
 from jobs.train_checks import check, check_cast, check_size
 from jobs.train_observer import Observer
-from pipeline.config import TrainConfig
+from pipeline.config import EngineConfig, TrainConfig
 
 if TYPE_CHECKING:
     from jobs.train_place import Surroundings
@@ -213,6 +213,7 @@ def make_initial(config: TrainConfig, samples: Samples, beat: Beat) -> None:
     import torch
 
     from pipeline import model as models
+    from pipeline.families.pretrained import DTYPES
 
     initial = Path(config.run) / "initial"
     if config.base or initial.is_dir():
@@ -224,7 +225,8 @@ def make_initial(config: TrainConfig, samples: Samples, beat: Beat) -> None:
             beat("starting", 0)
             yield video
 
-    model = models.create(config.model, videos(), config.seed)
+    dtype = DTYPES[config.engine.dtype]  # of weights that are had from elsewhere and not written here
+    model = models.create(config.model, videos(), config.seed, dtype)
     with torch.no_grad():
         models.save(model, aside)
     aside.rename(initial)
@@ -251,18 +253,28 @@ def tracked_run(config: TrainConfig, samples: Samples, run_id: str, tags: Mappin
     )
 
 
-def build(config: TrainConfig, shown: Sequence[str] = ()) -> DiffusionObjective:
+def build(
+    config: TrainConfig, shown: Sequence[str] = (), engine: EngineConfig | None = None
+) -> DiffusionObjective:
     """The objective of a run, what is trained in it set, with error curves of the characters ``shown``; the same on
-    every rank."""
+    every rank. In the precision of an ``engine`` that will train it, else all in fp32."""
+    import torch
+
     from pipeline import adapters
     from pipeline import model as models
+    from pipeline.families.pretrained import DTYPES
     from pipeline.objective import objective
 
-    model = models.load(Path(config.base or f"{config.run}/initial"))
+    base, dtype = Path(config.base or f"{config.run}/initial"), DTYPES[engine.dtype if engine else "fp32"]
+    folded = (base / "lora").is_dir()  # in fp32, as in the export, and rounded once
+    model = models.load(base, torch.float32 if folded else dtype)
     model.config = config.model
-    full, folded = config.model.adapter.kind == "full", adapters.has_lora(model.transformer)
-    model.base_changed = model.base_changed or full or folded
-    adapters.apply(model.transformer, model.identity, config.model.adapter, config.seed)
+    model.base_changed = model.base_changed or config.model.adapter.kind == "full" or folded
+    if folded:
+        adapters.fold_lora(model.transformer)
+        model.convert(dtype)
+    base_precision = engine.base_precision if engine else "dtype"
+    adapters.apply(model.transformer, model.identity, config.model.adapter, config.seed, base_precision)
     return objective.build(config.model, model, config.seed, shown, face_network(config))
 
 

@@ -71,14 +71,18 @@ def check(config: TrainConfig) -> None:
     """Raise InputError for values that no training can have."""
     from pipeline import adapters
     from pipeline.families import family_type
-    from pipeline.training import zero_config
+    from pipeline.quantised import check_installed
+    from pipeline.training import nvme, zero_config
 
     configs.check_ranges(config, ALLOWED)
     check_validation(config)
     check_schedule(config.model)
     check_identity_loss(config)
     zero_config.check(config.engine)
+    nvme.check(config.engine)
     adapters.check(config.model.adapter)
+    check_base_precision(config)
+    check_installed(config.engine.base_precision)
     if config.checkpoints.keep_best and not config.checkpoints.best_of:
         raise InputError(
             f"checkpoints.keep_best={config.checkpoints.keep_best}: best at what? Give checkpoints.best_of the "
@@ -94,6 +98,28 @@ def check(config: TrainConfig) -> None:
         )
     if config.base:
         check_base(config)
+
+
+def check_base_precision(config: TrainConfig) -> None:
+    """Raise InputError for a quantised base that is trained itself, or cut up by stage 3."""
+    precision, kind, stage = (
+        config.engine.base_precision,
+        config.model.adapter.kind,
+        config.engine.zero_stage,
+    )
+    if precision == "dtype":
+        return
+    if kind != "lora":
+        raise InputError(
+            f"engine.base_precision={precision} with model.adapter.kind={kind}: only the frozen base under a LoRA "
+            "is quantised; set kind to lora, or base_precision to dtype"
+        )
+    if stage == 3:
+        raise InputError(
+            f"engine.base_precision={precision} with engine.zero_stage=3: stage 3 cuts weights up among the ranks, "
+            "and quantised ones cannot be; set zero_stage to 2 (all that it would share beside is the LoRA's), or "
+            "base_precision to dtype"
+        )
 
 
 def check_data(config: TrainConfig) -> None:

@@ -111,7 +111,7 @@ def wrapped_engine(
     if found is not None and universal:
         engine.make_universal(found.folder)
     share = Share(config.batch_size, rank.index, rank.world, config.engine.accumulation)
-    objective = build(config, shown)
+    objective = build(config, shown, config.engine)
     model = objective.model
     if config.engine.activation_checkpointing:
         model.checkpoint_activations()

@@ -8,6 +8,7 @@ third file beside it that ``load_lora_weights`` of diffusers' pipelines takes. A
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,6 +19,8 @@ from torch import nn
 
 from data_prep.records import InputError
 from pipeline.config import AdapterConfig
+from pipeline.memory.quantised import BasePrecision
+from pipeline.quantised import quantise
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -30,13 +33,20 @@ PIPELINE_FILE = "pytorch_lora_weights.safetensors"  # the file of a folder that 
 PIPELINE_CONFIG = "lora_adapter_metadata"  # the key of its header that holds LoraConfig's arguments
 
 
-def apply(transformer: nn.Module, identity: nn.Module, config: AdapterConfig, seed: int) -> None:
+def apply(
+    transformer: nn.Module,
+    identity: nn.Module,
+    config: AdapterConfig,
+    seed: int,
+    base_precision: BasePrecision = "dtype",
+) -> None:
     """Sets what is trainable; for ``kind: lora`` a LoRA that is there is folded into the base and a new one added.
 
-    A new LoRA leaves the outputs as they are (its B matrices are zero); ``seed`` draws its A matrices.
+    A new LoRA leaves the outputs as they are (its B matrices are zero); ``seed`` draws its A matrices. The base
+    below it is quantised where ``base_precision`` says so, after the folding.
 
     Raises:
-        InputError: a target of the LoRA is no layer of the transformer.
+        InputError: a target of the LoRA is no layer of the transformer, or torchao is not there.
     """
     fold_lora(transformer)
     transformer.requires_grad_(config.kind == "full")
@@ -44,7 +54,9 @@ def apply(transformer: nn.Module, identity: nn.Module, config: AdapterConfig, se
         from peft import LoraConfig
 
         _check_targets(transformer, config.targets)
-        with torch.random.fork_rng(devices=[]):
+        quantise(transformer, base_precision)
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*get_apply_tensor_subclass")  # it cannot be merged: nor do we
             torch.manual_seed(seed)
             lora = LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(config.targets))
             cast("Any", transformer).add_adapter(lora, ADAPTER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, TypeVar
 
@@ -27,7 +28,7 @@ class Frozen:
 
     def to(self, device: torch.device | str) -> Frozen:
         """The same with every tensor on ``device``."""
-        return _moved(self, device)
+        return mapped(self, lambda tensor: tensor.to(device))
 
     def texts(self, dropped: torch.Tensor) -> torch.Tensor:
         """f32[B,S,D], of the empty caption where ``dropped`` (bool[B])."""
@@ -74,18 +75,21 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with every tensor on ``device``."""
-        return _moved(self, device)
+        return mapped(self, lambda tensor: tensor.to(device))
 
 
 Held = TypeVar("Held", Frozen, Batch)
 
 
-def _moved(held: Held, device: torch.device | str) -> Held:
+def mapped(held: Held, change: Callable[[torch.Tensor], Any]) -> Held:
+    """The same with each of its tensors changed."""
     values = {f.name: getattr(held, f.name) for f in fields(held)}
-    moved: dict[str, Any] = {
-        k: v.to(device) for k, v in values.items() if isinstance(v, torch.Tensor | Frozen)
+    changed: dict[str, Any] = {
+        name: mapped(value, change) if isinstance(value, Frozen) else change(value)
+        for name, value in values.items()
+        if isinstance(value, torch.Tensor | Frozen)
     }
-    return replace(held, **moved)
+    return replace(held, **changed)
 
 
 class Objective(Protocol):

@@ -232,6 +232,9 @@ class EngineConfig:
     # what the ranks share instead of each holding all: 1 optimizer, 2 and gradients, 3 and weights; 0 nothing
     zero_stage: Literal[0, 1, 2, 3] = 2
     dtype: Literal["fp32", "bf16"] = "fp32"  # of weights and products; the optimizer always has fp32
+    # how the blocks' linear layers are kept, frozen under a LoRA: as dtype says, or by torchao in int8 (0.8 % off)
+    # or nf4 (QLoRA's 4 bits, 9 % off); stages 0 to 2; the export's LoRA is for the base as it is published
+    base_precision: Literal["dtype", "int8", "nf4"] = "dtype"
     accumulation: int = 1  # forward passes per update
     gradient_clipping: float = 1.0  # L2 norm; 0 is off
     activation_checkpointing: bool = (

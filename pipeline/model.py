@@ -54,15 +54,35 @@ class Model(nn.Module):
         latents = self.family.encode_pictures(canvases.flatten(0, 1))  # [2B,C,1,h,w]
         return latents[:, :, 0].reshape(-1, 2, *latents.shape[1:2], *latents.shape[3:]).transpose(1, 2)
 
+    def full_precision(self) -> list[nn.Parameter]:
+        """Frozen weights that the transformer's class keeps in fp32 whatever the rest (in Wan, modulation tables
+        and norms), and that were loaded so."""
+        named = self.transformer.named_parameters()
+        frozen = [(name, p) for name, p in named if not p.requires_grad and p.dtype == torch.float32]
+        return [p for name, p in frozen if self._keeps(name)]
+
+    def convert(self, dtype: torch.dtype) -> None:
+        """Give the transformer the precision in which ``load`` would have loaded it."""
+        for name, parameter in self.transformer.named_parameters():
+            if not self._keeps(name):
+                parameter.data = parameter.data.to(dtype)
+
+    def _keeps(self, name: str) -> bool:
+        kept = set(getattr(self.transformer, "_keep_in_fp32_modules", None) or ())
+        return bool(kept & set(name.split(".")))
+
     def checkpoint_activations(self) -> None:
         """Trades compute for memory: blocks are run again in backward."""
         enable: Any = self.transformer.enable_gradient_checkpointing
         enable(self.identity.slot.checkpoint)
 
 
-def create(config: ModelConfig, videos: Iterable[torch.Tensor], seed: int) -> Model:
-    """A new model; a fitted codec is fitted on the videos, each f32[T,3,H,W] in [-1,1], the same on every rank."""
-    return Model(config, family_type(config.family.name).create(config.family, videos, seed), seed)
+def create(
+    config: ModelConfig, videos: Iterable[torch.Tensor], seed: int, dtype: torch.dtype = torch.float32
+) -> Model:
+    """A new model; a fitted codec is fitted on the videos, each f32[T,3,H,W] in [-1,1], the same on every rank;
+    ``dtype``: of a pretrained transformer, see ``contract.Family``."""
+    return Model(config, family_type(config.family.name).create(config.family, videos, seed, dtype), seed)
 
 
 def save(model: Model, folder: Path) -> None:
@@ -77,14 +97,15 @@ def save(model: Model, folder: Path) -> None:
     save_file(weights, folder / "identity.safetensors")
 
 
-def load(folder: Path) -> Model:
-    """The model of an export, its LoRA in place where it has one; raises InputError for any other folder."""
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> Model:
+    """The model of an export, its LoRA in place where it has one; raises InputError for any other folder.
+    ``dtype``: of the transformer, but for what its class keeps in fp32; identity is fp32."""
     if not (folder / "model.yaml").is_file():
         raise InputError(f"{folder}: not an exported model (no model.yaml in it); give a run's export folder")
     merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), OmegaConf.load(folder / "model.yaml"))
     config = OmegaConf.to_object(merged)
     assert isinstance(config, ModelConfig)
-    model = Model(config, family_type(config.family.name).load(config.family, folder), seed=0)
+    model = Model(config, family_type(config.family.name).load(config.family, folder, dtype), seed=0)
     model.base_changed = (folder / "transformer").is_dir()
     model.identity.load_state_dict(load_file(folder / "identity.safetensors"))
     if (folder / "lora").is_dir():

@@ -77,6 +77,8 @@ def paint_track(clip_id: str, at: int, person: int, rng: np.random.Generator) ->
         norms=np.asarray(5.0 * embedded, np.float32),
         sharpness=np.asarray(100.0 * embedded, np.float32),
         yaw_deg=np.asarray(rng.uniform(-30, 30, FRAMES), np.float32),
+        pitch_deg=np.asarray(rng.uniform(-30, 30, FRAMES), np.float32),
+        roll_deg=np.asarray(rng.uniform(-30, 30, FRAMES), np.float32),
         embedded=embedded,
         embeddings=np.asarray(faces, np.float32),
         crop_frames=frames[embedded][::3],

@@ -14,6 +14,7 @@ import numpy as np
 
 from data_prep.faces import geometry
 from data_prep.faces.packs import find_pack
+from data_prep.faces.pose import Pose, pose_of_five, pose_of_mesh
 from data_prep.faces.recogniser import Recogniser, session_options
 from data_prep.records import F32, U8, InputError
 
@@ -38,12 +39,11 @@ class SeenFace:
 
 @dataclass(frozen=True)
 class MeasuredFace:
-    """What one look at a face yields. outline_px: f32[36,2] closed, clockwise from the forehead; yaw_deg: 0 faces
-    the camera, positive towards image right; crop: u8[112,112,3] RGB, aligned; sharpness: variance of its
-    Laplacian."""
+    """What one look at a face yields. outline_px: f32[36,2] closed, clockwise from the forehead; pose: which way it
+    looks; crop: u8[112,112,3] RGB, aligned; sharpness: variance of its Laplacian."""
 
     outline_px: F32
-    yaw_deg: float
+    pose: Pose
     crop: U8
     sharpness: float
 
@@ -79,23 +79,26 @@ class FaceAnalyser:
         ]
 
     def measure(self, image: U8, face: SeenFace) -> MeasuredFace:
-        """Outline, yaw and aligned crop of one detected face; runs the pack's landmark model once."""
-        outline, five = self._shape(image, face)
+        """Outline, pose and aligned crop of one detected face; runs the pack's landmark model once."""
+        outline, five, pose = self._shape(image, face)
         crop = geometry.aligned_crop(image, five)
-        return MeasuredFace(outline, geometry.yaw_deg(five), crop, geometry.sharpness(crop))
+        return MeasuredFace(outline, pose, crop, geometry.sharpness(crop))
 
     def embed(self, crops: U8) -> tuple[F32, F32]:
         """u8[n,112,112,3] → unit rows f32[n,D] and lengths f32[n]; see ``Recogniser.embed``."""
         return self._recogniser.embed(crops)
 
-    def _shape(self, image: U8, face: SeenFace) -> tuple[F32, F32]:
-        """The outline f32[36,2] and the five points f32[5,2] to align with, by the best landmarks of the pack."""
+    def _shape(self, image: U8, face: SeenFace) -> tuple[F32, F32, Pose]:
+        """The outline f32[36,2], the five points f32[5,2] to align with, and the pose, by the best landmarks of the
+        pack."""
         if "landmark_2d_468" in self._models:
             mesh = self._landmarks("landmark_2d_468", image, face)
-            return mesh[list(geometry.MESH_OVAL)], geometry.mesh_five(mesh)
+            return mesh[list(geometry.MESH_OVAL)], geometry.mesh_five(mesh), pose_of_mesh(mesh)
+        five = face.landmarks_px
         if "landmark_2d_106" in self._models:
-            return geometry.hull_outline(self._landmarks("landmark_2d_106", image, face)), face.landmarks_px
-        return geometry.ellipse_outline(face.landmarks_px), face.landmarks_px
+            hull = geometry.hull_outline(self._landmarks("landmark_2d_106", image, face))
+            return hull, five, pose_of_five(five)
+        return geometry.ellipse_outline(five), five, pose_of_five(five)
 
     def _landmarks(self, task: str, image: U8, face: SeenFace) -> F32:
         from insightface.app.common import Face

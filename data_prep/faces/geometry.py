@@ -1,4 +1,4 @@
-"""Where a face is, from its points: the outline that makes its mask, its yaw, and the aligned crop.
+"""Where a face is, from its points: the outline that makes its mask, and the aligned crop.
 
 Every pack gives the same shapes here, whatever landmarks it has: a 468-point mesh, a 106-point hull or five points.
 """
@@ -28,26 +28,10 @@ TEMPLATE_PX = np.array(
     np.float32,
 )
 
-# How far the nose tip stands before the eyes' centres, in distances between them. MediaPipe's canonical face:
-# eyes 6.3 apart at depth 3.5, nose tip at depth 7.5.
-NOSE_DEPTH = 0.64
-
 
 def mesh_five(mesh_px: F32) -> F32:
     """f32[468,2] → f32[5,2]: eyes, nose, mouth corners, image left first."""
     return np.asarray([mesh_px[list(points)].mean(0) for points in MESH_FIVE], np.float32)
-
-
-def yaw_deg(five_px: F32) -> float:
-    """How far the face turns from the camera: 0 frontal, positive towards image right.
-
-    The nose tip's shift along the line of the eyes, over the eyes' distance, is NOSE_DEPTH·tan(yaw) for a face
-    turned about its vertical axis; roll drops out. Geometry of one average face: good to about 10 degrees.
-    """
-    left, right, nose = (np.asarray(p, np.float64) for p in five_px[:3])
-    axis = right - left
-    shift = float(np.dot(nose - (left + right) / 2, axis) / max(float(np.dot(axis, axis)), 1e-9))
-    return float(np.degrees(np.arctan(shift / NOSE_DEPTH)))
 
 
 def crop_matrix(five_px: F32) -> F64:

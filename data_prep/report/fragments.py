@@ -21,12 +21,19 @@ def number_tiles(numbers: Sequence[tuple[str, str]]) -> str:
     )
 
 
-def character_card(character_id: str, colour: str, about: str, faces: Sequence[str]) -> str:
-    """faces: data URIs."""
-    images = "".join(f'<img src="{face}" alt="">' for face in faces)
+LAZY = 'loading="lazy" decoding="async" alt'  # of an <img>: nothing is decoded before it comes into view
+
+
+def character_card(
+    who: tuple[str, str], about: str, faces: Sequence[str], samples: Sequence[tuple[str, str]]
+) -> str:
+    """who: id and colour; faces: data URIs; samples: address and key of some that are shown."""
+    name, colour = who
+    images = "".join(f'<img src="{face}" {LAZY}="">' for face in faces)
+    links = " ".join(f'<a href="{escape(where)}">{escape(key)}</a>' for where, key in samples)
     return (
-        f'<div class="card person" style="--id:{colour}"><h3><code>{escape(character_id)}</code></h3>'
-        f'<p>{escape(about)}</p><div class="faces">{images}</div></div>'
+        f'<div class="card person" style="--id:{colour}"><h3><code>{escape(name)}</code></h3>'
+        f'<p>{escape(about)}</p><div class="faces">{images}</div>{f"<p>{links}</p>" if links else ""}</div>'
     )
 
 
@@ -47,9 +54,9 @@ def sample_card(sample: Sample, colours: Sequence[str], sheet: str, pictures: Se
         )
     where = f"{escape(note.source_id)} · {note.start_s:.2f} to {note.end_s:.2f} s · {size}"
     return (
-        f'<article class="card sample"><header><h3><code>{escape(note.key)}</code></h3>'
+        f'<article class="card sample" id="{escape(note.key)}"><header><h3><code>{escape(note.key)}</code></h3>'
         f"<span>{where}</span></header>"
-        f'<img src="{sheet}" alt="frames of {escape(note.key)}">'
+        f'<img src="{sheet}" {LAZY}="frames of {escape(note.key)}">'
         f'<p class="caption">{_caption(sample.caption, colours)}</p>'
         f'<div class="slots">{"".join(slots)}</div></article>'
     )
@@ -103,7 +110,7 @@ def _reference(note: ReferenceNote, uri: str) -> str:
     yaw, turn = round(note.yaw_deg), round(note.yaw_difference_deg)
     clip = escape(note.clip_id)
     return (
-        f'<div class="reference"><img src="{uri}" alt=""><div title="{clip}"><b>{ORIGINS[note.origin]}</b>'
+        f'<div class="reference"><img src="{uri}" {LAZY}=""><div title="{clip}"><b>{ORIGINS[note.origin]}</b>'
         f"<br>{clip}<br>{gap}<br>cosine <b>{note.similarity:.2f}</b><br>yaw {yaw:+d}° ({turn:+d}°)</div></div>"
     )
 

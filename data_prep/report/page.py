@@ -1,16 +1,13 @@
-"""Puts the report together: reads samples one at a time, keeps numbers and small pictures, fills the template."""
+"""Puts the report together: its front page, which stands alone, and the pages of further samples and people."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-
-import numpy as np
 
 from data_prep import ledger
 from data_prep.atomic import write_atomic
@@ -18,66 +15,58 @@ from data_prep.catalogue import known_characters
 from data_prep.records import Decision, Progress
 from data_prep.reference_figures import dropped_shares, figures
 from data_prep.report.charts import Histogram, svg
-from data_prep.report.fragments import (
-    character_card,
-    lost_items,
-    lost_table,
-    number_tiles,
-    sample_card,
-)
-from data_prep.report.pictures import colour, contact_sheet, jpeg_uri
-from data_prep.shards import Sample, SampleNote, ShardSet
+from data_prep.report.fragments import lost_items, lost_table, number_tiles
+from data_prep.report.gather import MOST_PEOPLE, gather, show_people, spaced
+from data_prep.report.pager import Pager, styled
+from data_prep.report.pictures import colour
+from data_prep.shards import SampleNote, ShardSet
 
-MOST_READ = 2000  # samples that the distributions are drawn from, evenly spaced over a larger set
-FACES_PER_CHARACTER = 6
+SAMPLES_PER_PAGE, PEOPLE_PER_PAGE = 24, 48  # 2 MB of pictures each
 
 
-@dataclass
-class _Gathered:
-    """What is kept of the samples that were read: every note, the shown ones as HTML, faces by character."""
-
-    notes: list[SampleNote] = field(default_factory=list)
-    cards: list[str] = field(default_factory=list)
-    faces: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
-
-
-def write_report(folder: Path, output: Path, on_progress: Progress, num_shown: int = 48) -> Path:
+def write_report(
+    folder: Path, output: Path, on_progress: Progress, num_shown: int = 96, num_people: int = MOST_PEOPLE
+) -> Path:
     """Write the page of a finished shard folder to ``output`` and return its path.
 
     Args:
         folder: what ``castbank prepare`` wrote.
         output: the HTML file; replaced whole or not at all.
-        num_shown: samples shown with pictures, evenly spaced over the set.
+        num_shown: samples shown with pictures, evenly spaced over the set; those after the first page's are on
+            pages of their own, in a folder beside ``output``.
+        num_people: characters with a card, those of most samples; likewise.
 
     Raises:
         InputError: the folder is absent, unfinished or damaged.
     """
-    shards = ShardSet.open(folder)
+    shards = ShardSet.open(folder, "all")
     decisions = ledger.read(folder / ledger.LEDGER) if (folder / ledger.LEDGER).is_file() else []
-    track_counts = _track_counts(folder)
-    colours = _colours(shards)
-    gathered = _gather(shards, colours, num_shown, on_progress)
-    html = _template().substitute(
-        title=escape(f"Shards of {folder.resolve().name}"),
+    title = f"Shards of {folder.resolve().name}"
+    template = files("data_prep.report").joinpath("page.html").read_text(encoding="utf-8")
+    colours, more = _colours(shards), styled(template, title)
+    shown = spaced(len(shards), num_shown)
+    samples = Pager("samples", output, len(shown), SAMPLES_PER_PAGE, more)
+    people = Pager("characters", output, min(len(colours), num_people), PEOPLE_PER_PAGE, more)
+    gathered = gather(shards, colours, shown, (samples, people), on_progress)
+    show_people(shards, gathered, colours, _track_counts(folder), (samples, people))
+    limits = shards.manifest.facts.get("limits", {})
+    html = Template(template).substitute(
+        title=escape(title),
         lead=_lead(shards),
         numbers=number_tiles(_headline(shards)),
         calibration=escape(_calibration(shards)),
-        people="".join(_people(shards, gathered, colours, track_counts)),
-        samples_note=_samples_note(len(gathered.cards), len(shards), figures(gathered.notes).sentence()),
-        samples="".join(gathered.cards),
-        charts="".join(
-            svg(chart) for chart in _charts(gathered.notes, shards.manifest.facts.get("limits", {}))
-        ),
+        people_links=people.links(1),
+        people=people.first,
+        samples_note=_samples_note(len(shown), len(shards), figures(gathered.notes).sentence()),
+        samples_links=samples.links(1),
+        samples=samples.first,
+        charts="".join(svg(chart) for chart in distributions(gathered.notes, limits)),
         lost_note=_lost_note(decisions),
         lost=lost_table(decisions) + lost_items(decisions),
         footer=escape(f"inputs {shards.manifest.inputs_sha256} · index {shards.manifest.index_sha256}"),
     )
     write_atomic(output, html.encode())
     return output
-
-
-def _template() -> Template:
-    return Template(files("data_prep.report").joinpath("page.html").read_text(encoding="utf-8"))
 
 
 def _track_counts(folder: Path) -> dict[str, int]:
@@ -97,58 +86,6 @@ def _colours(shards: ShardSet) -> dict[str, str]:
     return {character_id: colour(at) for at, character_id in enumerate(ranked)}
 
 
-def _spaced(count: int, most: int) -> list[int]:
-    return (
-        sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist())) if count else []
-    )
-
-
-def _gather(shards: ShardSet, colours: Mapping[str, str], num_shown: int, on_progress: Progress) -> _Gathered:
-    gathered = _Gathered()
-    read = _spaced(len(shards), MOST_READ)
-    shown = {read[at] for at in _spaced(len(read), num_shown)}
-    for done, at in enumerate(read, 1):
-        sample = shards.read(at)
-        gathered.notes.append(sample.note)
-        _keep_faces(sample, gathered.faces)
-        if at in shown:
-            slots = [colours[member.character_id] for member in sample.note.cast]
-            pictures = [[jpeg_uri(face) for face in faces] for faces in sample.references]
-            gathered.cards.append(sample_card(sample, slots, contact_sheet(sample, slots), pictures))
-        on_progress("report", done, len(read))
-    return gathered
-
-
-def _keep_faces(sample: Sample, faces: dict[str, dict[str, str]]) -> None:
-    """The first references of a character, one per clip as long as there are clips."""
-    for notes, pictures in zip(sample.note.references, sample.references, strict=True):
-        for note, picture in zip(notes, pictures, strict=True):
-            known = faces[note.character_id]
-            if note.clip_id not in known and len(known) < FACES_PER_CHARACTER:
-                known[note.clip_id] = jpeg_uri(picture)
-
-
-def _people(
-    shards: ShardSet, gathered: _Gathered, colours: Mapping[str, str], tracks: Mapping[str, int]
-) -> list[str]:
-    cards = []
-    for character_id, own_colour in colours.items():
-        rows = [row for row in shards.rows if character_id in row.cast]
-        sources = len({row.source_id for row in rows})
-        clips = len({row.clip_id for row in rows})
-        counts = (
-            (len(rows), "sample"),
-            (clips, "clip"),
-            (sources, "source"),
-            (tracks.get(character_id, 0), "track"),
-        )
-        about = " · ".join(f"{count} {name}{'s' * (count != 1)}" for count, name in counts)
-        cards.append(
-            character_card(character_id, own_colour, about, list(gathered.faces[character_id].values()))
-        )
-    return cards
-
-
 def _lead(shards: ShardSet) -> str:
     facts = shards.manifest.facts
     size_mb = sum(shard.num_bytes for shard in shards.manifest.shards) / 1e6
@@ -162,6 +99,7 @@ def _lead(shards: ShardSet) -> str:
 def _headline(shards: ShardSet) -> list[tuple[str, str]]:
     facts = shards.manifest.facts
     multi = sum(len(row.cast) > 1 for row in shards.rows)
+    apart = sum(row.split == "validation" for row in shards.rows)
     names = (
         ("num_clips_kept", "clips kept"),
         ("num_tracks", "face tracks"),
@@ -171,6 +109,7 @@ def _headline(shards: ShardSet) -> list[tuple[str, str]]:
         *((str(facts.get(name, "?")), label) for name, label in names),
         (str(len(shards)), "samples"),
         (str(multi), "with two people or more"),
+        *(((str(apart), "for validation"),) if apart else ()),
         (str(facts.get("num_quarantined", "?")), "clips quarantined"),
     ]
 
@@ -203,7 +142,8 @@ def _samples_note(shown: int, total: int, references: str) -> str:
     )
 
 
-def _charts(notes: Sequence[SampleNote], limits: Mapping[str, float]) -> list[Histogram]:
+def distributions(notes: Sequence[SampleNote], limits: Mapping[str, float]) -> list[Histogram]:
+    """What is drawn of samples and their references."""
     references = [reference for note in notes for slot in note.references for reference in slot]
     boxes = [box for note in notes for slot in note.boxes_px for box in slot if box is not None]
     gaps = [reference.time_gap_s for reference in references if reference.time_gap_s is not None]

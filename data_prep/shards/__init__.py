@@ -13,13 +13,28 @@ A sample is five members with one dot-free key; every sample of a folder has the
                         has fewer
 ======================  ====================================================================================
 
-Beside the tars: ``index.jsonl`` (shard, key, offset, length and sha256 of every sample, with its cast and
-source) and ``manifest.json`` (schema, counts, sha256 of every shard, the corpus's calibration, a fingerprint
-of clips and configuration). A folder without a manifest is unfinished and is refused. Embeddings are biometric data
-and are never in here.
+Samples to train on are in ``shard-NNNNNN.tar``; what ``pack.validation`` keeps apart, with all of its sources and
+people, is in ``validation-NNNNNN.tar``. Beside the tars: ``index.jsonl`` (shard, key, offset, length and sha256 of
+every sample, with its cast, source and split), ``lineage.jsonl`` (what each sample was made from) and
+``manifest.json`` (schema, counts, sha256 of every shard, the corpus's calibration, a fingerprint of clips and
+configuration). A folder without a manifest is unfinished and is refused. Embeddings are biometric data and are
+never in here.
 """
 
-from data_prep.shards.files import IndexRow, Manifest, ShardFile, ShardSet, write_index, write_shard
+from data_prep.shards.files import (
+    IndexRow,
+    Manifest,
+    ShardFile,
+    Split,
+    WrittenShard,
+    check_index,
+    row_of,
+    shard_name,
+    write_index,
+    write_shard,
+    write_tar,
+)
+from data_prep.shards.reader import ShardSet
 from data_prep.shards.sample import (
     MEMBERS,
     SCHEMA,
@@ -45,9 +60,15 @@ __all__ = [
     "ShardError",
     "ShardFile",
     "ShardSet",
+    "Split",
+    "WrittenShard",
+    "check_index",
     "check_references",
     "decode_sample",
     "encode_sample",
+    "row_of",
+    "shard_name",
     "write_index",
     "write_shard",
+    "write_tar",
 ]

@@ -1,26 +1,28 @@
 """Face embeddings of a sample's references and of its own frames, computed once and kept on disk.
 
-A file's path carries the recogniser, what was asked of it, the sample's own hash and its cut, so that a changed
-pack, configuration or sample can never meet a stale embedding. These are biometric data: they lie beside the
-shards, never in them, and deleting the folder costs only time.
+They lie in packs (see ``packs``): the folder's name carries the recogniser and what was asked of it, an entry's
+name the sample's own hash and its cut, so that a changed pack, configuration or sample can never meet a stale
+embedding. These are biometric data: they lie beside the shards, never in them, and deleting the folder costs only
+time.
 """
 
 from __future__ import annotations
 
 import hashlib
-import uuid
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from data_prep.records import F32, U8, InputError
 from pipeline.config import DataConfig
+from pipeline.data.packs import DamagedError, PackStore
 
+VERSION = "1"  # of how entries are made; another one is another folder
 CROP_PX = 112
 OWN_FACE_MARGIN = (
     0.93  # side of the square cut, per longer side of the mesh oval: 112 px over its 120 when aligned
@@ -30,6 +32,8 @@ Embed = Callable[[U8], tuple[F32, F32]]
 """Aligned crops u8[n,112,112,3] RGB to unit embeddings f32[n,D] and their lengths before normalising f32[n]."""
 Landmarks = Callable[[U8], F32]
 """Crops u8[n,112,112,3] RGB to f32[n,5,2], x y in their pixels: eyes, nose, mouth corners, image left first."""
+FaceCrops = tuple[tuple[U8, ...], tuple[U8 | None, ...]]
+"""Per slot its reference crops u8[R,112,112,3], and its own face u8[112,112,3], if any."""
 OUTSIDE, OWN = 0, 1  # places of the pictures that are kept
 
 
@@ -86,52 +90,42 @@ class FeatureStore:
         self._recogniser = recogniser
         if recogniser.landmarks is not None:
             asked = f"{asked} pictures with landmarks by {recogniser.landmarks_sha256}"
-        key = hashlib.sha256(f"{recogniser.sha256}/{asked}".encode()).hexdigest()[:16]
-        self.folder = folder / key
+        key = {"recogniser": recogniser.sha256, "asked": asked, "version": VERSION}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.packs = PackStore(folder, "faces", key)
+            self.packs.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
                 f"data.features: face embeddings cannot be kept in {str(folder)!r} ({error.strerror}); give a "
                 "folder that can be written"
             ) from error
 
-    def get(self, name: str, cut: Callable[[], tuple[tuple[U8, ...], tuple[U8 | None, ...]]]) -> FaceFeatures:
-        """The features under a name that says sample and cut; ``cut`` gives, per slot, its reference crops and its
-        own face, if any."""
+    def get(self, name: str, cut: Callable[[], FaceCrops]) -> FaceFeatures:
+        """The features under a name that says sample and cut; where they are not kept, or damaged, as after a loss
+        of power, they are computed of what ``cut`` gives, and kept."""
         stored = self.kept(name)
         if stored is not None:
             return stored
         features = embed_faces(self._recogniser, *cut())
-        path = self._path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(
-            f".{path.name}.{uuid.uuid4().hex}"
-        )  # machines that share the folder share no pids
-        try:
-            with aside.open("wb") as stream:
-                np.savez(stream, **{name: v for name, v in vars(features).items() if v is not None})
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        self.packs.write_alone(name, _entry(features))
         return features
+
+    def keep(self, cuts: Mapping[str, Callable[[], FaceCrops]]) -> None:
+        """Compute the features of several cuts, by name, and keep them in one pack."""
+        made = {name: embed_faces(self._recogniser, *cut()) for name, cut in cuts.items()}
+        self.packs.write({name: _entry(features) for name, features in made.items()})
 
     def kept(self, name: str) -> FaceFeatures | None:
         """The features under a name where they are on disk and whole."""
-        path = self._path(name)
-        return _read(path) if path.is_file() else None
+        try:
+            stored = self.packs.read(name) if self.packs.find(name) else None
+        except DamagedError:
+            return None
+        return FaceFeatures(**{field: value.numpy() for field, value in stored.items()}) if stored else None
 
-    def _path(self, name: str) -> Path:
-        return self.folder / name[:2] / f"{name}.npz"
 
-
-def _read(path: Path) -> FaceFeatures | None:
-    """The features of a file; None where it is damaged, as after a loss of power: they are computed again."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return FaceFeatures(**{name: stored[name] for name in stored.files})
-    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile):
-        return None
+def _entry(features: FaceFeatures) -> dict[str, torch.Tensor]:
+    return {field: torch.from_numpy(value) for field, value in vars(features).items() if value is not None}
 
 
 def embed_faces(

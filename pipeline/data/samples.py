@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,13 +16,14 @@ from pipeline.config import DataConfig
 from pipeline.data.cuts import Bucket, Cut, Outline, best_bucket, cut_of, stays_true_mirrored
 from pipeline.data.features import (
     OWN_FACE_MARGIN,
+    FaceCrops,
     FaceFeatures,
     FeatureStore,
     Recogniser,
     features_folder,
     own_face,
 )
-from pipeline.data.frozen import EMPTY, FrozenCache, FrozenItem, latents_name
+from pipeline.data.frozen import EMPTY, Cached, FrozenCache, latents_name
 from pipeline.data.order import Order
 from pipeline.data.outlines import outlines_of
 from pipeline.families.contract import LatentGrid
@@ -30,8 +32,8 @@ from pipeline.training.validation import held_out
 
 @dataclass(frozen=True)
 class Item:
-    """One cut of one sample: video u8[T,H,W,3] RGB and label_map u8[T,H,W], or, instead of both, what is cached of
-    them; features per slot; see Batch."""
+    """One cut of one sample: video u8[T,H,W,3] RGB and label_map u8[T,H,W], or, instead of both and of the caption,
+    where in a cache they are read when a batch is made; features per slot; see Batch."""
 
     position: int
     key: str
@@ -40,7 +42,7 @@ class Item:
     video: U8 | None
     label_map: U8 | None
     faces: FaceFeatures
-    frozen: FrozenItem | None = None
+    cached: Cached | None = None
 
 
 class Samples:
@@ -155,15 +157,16 @@ class Samples:
         """Under which latents and face features of one cut of a chosen sample are kept."""
         return latents_name(self.sample_row(index).sha256, cut)
 
-    def keep_features(self, index: int, variant: int) -> None:
-        """See to it that the features of one variant of a chosen sample are on disk; ``load`` then computes none.
+    def keep_features(self, places: Sequence[tuple[int, int]]) -> None:
+        """Compute the features of some (chosen sample, variant), in one pack; ``load`` then computes none of them.
 
         Raises:
-            InputError: the sample is damaged, or has too few frames.
+            InputError: a sample is damaged, or has too few frames.
         """
-        sample = self.read(index)
-        cut = self.cut(index, variant, sample)
-        self.store.get(self.cut_name(index, cut), lambda: self._faces(sample, *decoded(sample, cut)))
+        names = [self.cut_name(index, self.cut(index, variant)) for index, variant in places]
+        self.store.keep(
+            {name: partial(self._crops, *place) for name, place in zip(names, places, strict=True)}
+        )
 
     def raw(self) -> Iterator[Sample]:
         """The chosen samples as the shards hold them, one after the other."""
@@ -177,18 +180,16 @@ class Samples:
 
     def _kept(self, cache: FrozenCache, index: int, position: int, variant: int) -> Item:
         row, cut = self.sample_row(index), self.cut(index, variant)
-        frozen, name = cache.read(row.sha256, cut), self.cut_name(index, cut)
-        faces = self.store.kept(name)
-        if faces is None:
-            self.keep_features(index, variant)
-            faces = self.store.kept(name)
-            assert faces is not None
-        return Item(position, row.key, frozen.caption, row.cast, None, None, faces, frozen)
+        cached = Cached(cache, row.key, row.sha256, cut)
+        faces = self.store.get(cached.name, partial(self._crops, index, variant))
+        return Item(position, row.key, "", row.cast, None, None, faces, cached)
 
-    def _faces(
-        self, sample: Sample, video: U8, label_map: U8
-    ) -> tuple[tuple[U8, ...], tuple[U8 | None, ...]]:
-        """Per slot its references u8[R,112,112,3], and its own face u8[112,112,3] or None."""
+    def _crops(self, index: int, variant: int) -> FaceCrops:
+        """The faces of one variant of a chosen sample, from its shard."""
+        sample = self.read(index)
+        return self._faces(sample, *decoded(sample, self.cut(index, variant, sample)))
+
+    def _faces(self, sample: Sample, video: U8, label_map: U8) -> FaceCrops:
         least = self.config.min_own_face_px
         own = tuple(own_face(video, label_map == member.slot, least) for member in sample.note.cast)
         return sample.references, own

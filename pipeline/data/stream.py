@@ -19,36 +19,35 @@ from torch.utils.data import DataLoader, Dataset
 from data_prep.records import U8, InputError
 from pipeline.batch import Batch
 from pipeline.config import DataConfig
-from pipeline.data.features import FaceFeatures
-from pipeline.data.frozen import stacked
 from pipeline.data.order import Order, Share
 from pipeline.data.samples import Item, Samples, to_unit_range
+from pipeline.data.sending import sent
 from pipeline.families.contract import LatentGrid
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Pad slots and references to the longest of the batch."""
+    """Pad slots and references to the longest of the batch, and read what is cached."""
     num_slots = max(len(item.cast) for item in items)
-    faces = [
-        _padded(item.faces, num_slots, max(i.faces.references.shape[1] for i in items)) for item in items
-    ]
     video, label_map = _stacked_videos(items)
-    frozen = [item.frozen for item in items if item.frozen is not None]
+    frozen, captions = None, tuple(item.caption for item in items)
+    if cached := [item.cached for item in items if item.cached is not None]:
+        frozen, captions = cached[0].cache.read(cached, num_slots)
+    faces = [item.faces for item in items]
     return Batch(
         video=video,
         label_map=label_map,
-        references=torch.from_numpy(np.stack([f.references for f in faces])),
-        reference_mask=torch.from_numpy(np.stack([f.reference_mask for f in faces])),
-        own_faces=torch.from_numpy(np.stack([f.own for f in faces])),
-        own_mask=torch.from_numpy(np.stack([f.own_mask for f in faces])),
+        references=_padded([f.references for f in faces]),
+        reference_mask=_padded([f.reference_mask for f in faces]),
+        own_faces=_padded([f.own for f in faces]),
+        own_mask=_padded([f.own_mask for f in faces]),
         cast_mask=torch.tensor([[k < len(item.cast) for k in range(num_slots)] for item in items]),
         cast=tuple(item.cast for item in items),
-        captions=tuple(item.caption for item in items),
+        captions=captions,
         keys=tuple(item.key for item in items),
         positions=torch.tensor([item.position for item in items]),
-        frozen=stacked(frozen, num_slots) if frozen else None,
-        pictures=_together([f.pictures for f in faces]),
-        landmarks=_together([f.landmarks for f in faces]),
+        frozen=frozen,
+        pictures=_padded_any([f.pictures for f in faces]),
+        landmarks=_padded_any([f.landmarks for f in faces]),
     )
 
 
@@ -69,29 +68,22 @@ def _stacked_videos(items: Sequence[Item]) -> tuple[torch.Tensor | None, torch.T
     return to_unit_range(video).permute(0, 4, 1, 2, 3).contiguous(), torch.from_numpy(label_maps)
 
 
-def _together(values: Sequence[npt.NDArray[Any] | None]) -> torch.Tensor | None:
+def _padded(values: Sequence[npt.NDArray[Any]]) -> torch.Tensor:
+    """[B,...] of the largest size along each axis, with zeros behind what is smaller."""
+    shape = [max(sizes) for sizes in zip(*(value.shape for value in values), strict=True)]
+    whole = np.zeros((len(values), *shape), values[0].dtype)
+    for row, value in zip(whole, values, strict=True):
+        row[tuple(slice(size) for size in value.shape)] = value
+    return torch.from_numpy(whole)
+
+
+def _padded_any(values: Sequence[npt.NDArray[Any] | None]) -> torch.Tensor | None:
     there = [value for value in values if value is not None]
-    return torch.from_numpy(np.stack(there)) if there else None
+    return _padded(there) if there else None
 
 
 def _size(video: U8 | None) -> str:
     return "" if video is None else "x".join(map(str, video.shape[:3]))
-
-
-def _padded(faces: FaceFeatures, num_slots: int, num_references: int) -> FaceFeatures:
-    slots, references = num_slots - len(faces.own), num_references - faces.references.shape[1]
-
-    def grown(value: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
-        return None if value is None else np.pad(value, ((0, slots), *((0, 0),) * (value.ndim - 1)))
-
-    return FaceFeatures(
-        references=np.pad(faces.references, ((0, slots), (0, references), (0, 0))),
-        reference_mask=np.pad(faces.reference_mask, ((0, slots), (0, references))),
-        own=np.pad(faces.own, ((0, slots), (0, 0))),
-        own_mask=np.pad(faces.own_mask, (0, slots)),
-        pictures=grown(faces.pictures),
-        landmarks=grown(faces.landmarks),
-    )
 
 
 class _Answers(Dataset[Item | InputError]):
@@ -111,7 +103,7 @@ def collate_or_error(items: Sequence[Item | InputError]) -> Batch | InputError:
     if errors:
         return errors[0]
     try:
-        return collate([item for item in items if isinstance(item, Item)])
+        return sent(collate([item for item in items if isinstance(item, Item)]))
     except InputError as error:
         return error
 

@@ -148,24 +148,30 @@ class CogVideoXFamily(CogVideoXEncoders):
         return outline_of(find_model(config.cogvideox))
 
     @classmethod
-    def create(cls, config: FamilyConfig, videos: Iterable[torch.Tensor], seed: int) -> Self:
+    def create(
+        cls,
+        config: FamilyConfig,
+        videos: Iterable[torch.Tensor],
+        seed: int,
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
         """The published weights."""
         from diffusers import CogVideoXTransformer3DModel
 
         source = find_model(config.cogvideox)
-        transformer = source.load("transformer", CogVideoXTransformer3DModel, torch.float32)
+        transformer = source.load("transformer", CogVideoXTransformer3DModel, dtype)
         return cls(transformer, source, config.cogvideox)
 
     @classmethod
-    def load(cls, config: FamilyConfig, folder: Path) -> Self:
+    def load(cls, config: FamilyConfig, folder: Path, dtype: torch.dtype = torch.float32) -> Self:
         """The export's own transformer where it has one, else the published weights."""
         from diffusers import CogVideoXTransformer3DModel
 
         source, own = find_model(config.cogvideox, folder), folder / "transformer"
         if own.is_dir():
-            transformer = CogVideoXTransformer3DModel.from_pretrained(own, torch_dtype=torch.float32)
+            transformer = CogVideoXTransformer3DModel.from_pretrained(own, torch_dtype=dtype)
         else:
-            transformer = source.load("transformer", CogVideoXTransformer3DModel, torch.float32)
+            transformer = source.load("transformer", CogVideoXTransformer3DModel, dtype)
         return cls(transformer, source, config.cogvideox)
 
     @classmethod

@@ -181,13 +181,21 @@ class Family(Frozen, Protocol):
         """
 
     @classmethod
-    def create(cls, config: FamilyConfig, videos: Iterable[torch.Tensor], seed: int) -> Self:
-        """A family to train; ``videos``, each f32[T,3,H,W] in [-1,1], are what a fitted codec is fitted on."""
+    def create(
+        cls,
+        config: FamilyConfig,
+        videos: Iterable[torch.Tensor],
+        seed: int,
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """A family to train; ``videos``, each f32[T,3,H,W] in [-1,1], are what a fitted codec is fitted on;
+        ``dtype``: as of ``load``, of a pretrained one."""
 
     @classmethod
-    def load(cls, config: FamilyConfig, folder: Path) -> Self:
+    def load(cls, config: FamilyConfig, folder: Path, dtype: torch.dtype = torch.float32) -> Self:
         """The family that ``save_frozen`` and the transformer's ``save_pretrained`` left in ``folder``; a
-        pretrained one whose transformer was not changed is not there and comes from where it came first."""
+        pretrained one whose transformer was not changed is not there and comes from where it came first. ``dtype``:
+        of the transformer, but for what its class keeps in fp32."""
 
     @classmethod
     def frozen(cls, config: FamilyConfig, folder: Path | None) -> Frozen:

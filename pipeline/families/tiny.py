@@ -184,8 +184,14 @@ class TinyFamily(TinyFrozen):
         return Outline(LatentGrid(frames=1, pixels=config.tiny.patch_px, patch=(1, 1, 1)), anchors=True)
 
     @classmethod
-    def create(cls, config: FamilyConfig, videos: Iterable[torch.Tensor], seed: int) -> Self:
-        """A transformer of random weights, and the codec fitted on the videos."""
+    def create(
+        cls,
+        config: FamilyConfig,
+        videos: Iterable[torch.Tensor],
+        seed: int,
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """A transformer of random weights, always fp32, and the codec fitted on the videos."""
         from diffusers import WanTransformer3DModel
 
         tiny = config.tiny
@@ -208,12 +214,13 @@ class TinyFamily(TinyFrozen):
         return cls(transformer, codec, tiny)
 
     @classmethod
-    def load(cls, config: FamilyConfig, folder: Path) -> Self:
+    def load(cls, config: FamilyConfig, folder: Path, dtype: torch.dtype = torch.float32) -> Self:
         """From an export folder."""
         from diffusers import WanTransformer3DModel
 
         codec = cls.frozen(config, folder).codec
-        return cls(WanTransformer3DModel.from_pretrained(folder / "transformer"), codec, config.tiny)
+        transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype)
+        return cls(transformer, codec, config.tiny)
 
     @classmethod
     def frozen(cls, config: FamilyConfig, folder: Path | None) -> TinyFrozen:

@@ -179,24 +179,30 @@ class WanFamily(WanEncoders):
         return _outline(kind_of(find(LAYOUT, config.wan.pretrained, config.wan.revision), config.wan.expert))
 
     @classmethod
-    def create(cls, config: FamilyConfig, videos: Iterable[torch.Tensor], seed: int) -> Self:
+    def create(
+        cls,
+        config: FamilyConfig,
+        videos: Iterable[torch.Tensor],
+        seed: int,
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
         """As published; all parts are on this machine then. Neither videos nor seed is needed."""
         source = find(LAYOUT, config.wan.pretrained, config.wan.revision)
         kind = kind_of(source, config.wan.expert)
         source.fetch(kind.parts)
-        return cls(_transformer(source, kind.part, torch.float32), source, kind, config.wan)
+        return cls(_transformer(source, kind.part, dtype), source, kind, config.wan)
 
     @classmethod
-    def load(cls, config: FamilyConfig, folder: Path) -> Self:
+    def load(cls, config: FamilyConfig, folder: Path, dtype: torch.dtype = torch.float32) -> Self:
         """An export's own transformer where it has one, else the published one; the rest as published."""
         source = find(LAYOUT, config.wan.pretrained, config.wan.revision, noted=folder)
         kind = kind_of(source, config.wan.expert)
         if (folder / "transformer").is_dir():
             from diffusers import WanTransformer3DModel
 
-            transformer = WanTransformer3DModel.from_pretrained(folder / "transformer")
+            transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", torch_dtype=dtype)
         else:
-            transformer = _transformer(source, kind.part, torch.float32)
+            transformer = _transformer(source, kind.part, dtype)
         return cls(transformer, source, kind, config.wan)
 
     @classmethod
@@ -238,8 +244,10 @@ class WanFamily(WanEncoders):
         return answer
 
     def _load_other(self) -> Any:
-        dtype = next(self.transformer.parameters()).dtype
-        return _transformer(self._source, self.kind.other, dtype)
+        embedding = cast(
+            "nn.Module", cast("Any", self.transformer).patch_embedding
+        )  # never kept in fp32 nor quantised
+        return _transformer(self._source, self.kind.other, next(embedding.parameters()).dtype)
 
 
 def _outline(kind: Kind) -> Outline:

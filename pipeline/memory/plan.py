@@ -16,6 +16,7 @@ from pipeline.config import AdapterConfig, EngineConfig, IdentityConfig
 from pipeline.memory import activations as saved
 from pipeline.memory import weights
 from pipeline.memory.activations import Tokens, Trained
+from pipeline.memory.quantised import num_bytes
 from pipeline.memory.states import PERSISTENT, Counts, states
 from pipeline.memory.weights import Architecture
 
@@ -25,6 +26,8 @@ FRAGMENTED = 0.05  # of a card: what the allocator cannot use between tensors of
 FRAMEWORK = int(
     1.2 * GIB
 )  # CUDA context, kernels, NCCL's and cuBLAS's buffers; not derived, seen on A100 and H100
+# bytes that torchao holds for each number while it makes a weight of so many bytes a number whole (measured, 0.18)
+WHOLE = {("int8", 2): 10, ("int8", 4): 8, ("nf4", 2): 14, ("nf4", 4): 20}
 GPUS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -102,7 +105,26 @@ def count(training: Training) -> Counts:
         raise InputError(
             "nothing is trained: model.adapter.train_identity is false and the transformer frozen"
         )
-    return Counts(trained, total - trained, small)
+    return Counts(trained, total - trained, small, *_quantised(training))
+
+
+def _quantised(training: Training) -> tuple[int, int]:
+    """Numbers in int8 or nf4, and their bytes."""
+    engine = training.engine
+    if engine.base_precision == "dtype":
+        return 0, 0
+    layers, size = weights.quantised(training.arch.weights), 2 if engine.dtype == "bf16" else 4
+    numbers = sum(w.numel * w.copies for w in layers)
+    return numbers, sum(num_bytes(w.shape, size, engine.base_precision) * w.copies for w in layers)
+
+
+def _whole(training: Training) -> int:
+    """Bytes while one quantised weight is made whole, at most."""
+    engine, size = training.engine, 2 if training.engine.dtype == "bf16" else 4
+    if engine.base_precision == "dtype":
+        return 0
+    largest = max(w.numel for w in weights.quantised(training.arch.weights))
+    return largest * WHOLE[engine.base_precision, size]
 
 
 def plan(training: Training) -> Plan:
@@ -129,6 +151,7 @@ def plan(training: Training) -> Plan:
         "framework": training.framework,
     }
     base = sum(always.values()) + held.kept_gradients + held.whole
+    running += (whole := _whole(training))
     communication = held.bucket + held.gathered
     stays = held.bucket if engine.zero_stage == 3 else 0
     earlier = held.backward_gradients if engine.accumulation > 1 else 0
@@ -140,7 +163,8 @@ def plan(training: Training) -> Plan:
     rows = always | {
         "gradients": held.backward_gradients + held.kept_gradients,
         "activations, kept": kept,
-        "activations, of one block": running,
+        "activations, of one block": running - whole,
+        **({"a quantised weight, whole": whole} if whole else {}),
         "ZeRO's buffers and whole weights": communication + held.whole,
         "while the optimizer steps": held.step,
     }
@@ -167,6 +191,8 @@ def _ladder(training: Training, card: int) -> Iterator[Suggestion]:
     for checkpointing, changed, words in steps:
         for gpus in GPUS:
             for stage in (0, 1, 2, 3):
+                if stage == 3 and changed.base_precision != "dtype":
+                    continue
                 if stage < 3 and changed.offload_parameters != "none":
                     continue
                 if stage == 0 and changed.offload_optimizer != "none":

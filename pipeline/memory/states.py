@@ -20,23 +20,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.config import EngineConfig
+from pipeline.training.zero_config import reduce_bucket
 
-REDUCE_BUCKET = 500_000_000  # numbers; DeepSpeed's default, allocated whole however small the model is
 MAX_LIVE = 1_000_000_000  # numbers; stage 3 keeps so many gathered at most, and steps so many at once
 PERSISTENT = 100_000  # stage 3 leaves weights up to so many numbers whole on each rank
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers, not bytes. trained, frozen: together all; persistent: in weights that stage 3 leaves whole."""
+    """Numbers, not bytes. trained, frozen: together all; persistent: in weights that stage 3 leaves whole;
+    quantised: those of the frozen ones that are; quantised_bytes: what these take."""
 
     trained: int
     frozen: int
     persistent: int
+    quantised: int = 0
+    quantised_bytes: int = 0
 
     @property
     def total(self) -> int:
         return self.trained + self.frozen
+
+    def frozen_bytes(self, size: int) -> int:
+        """Of all frozen weights, where one that is not quantised takes ``size``."""
+        return size * (self.frozen - self.quantised) + self.quantised_bytes
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ def _whole(counts: Counts, engine: EngineConfig) -> Bytes:
     step = size * trained + 4 * trained + (4 * trained if mixed else 0)
     return Bytes(
         trained=size * trained,
-        frozen=size * counts.frozen,
+        frozen=counts.frozen_bytes(size),
         master=4 * trained if mixed else 0,
         moments=8 * trained,
         whole=0,
@@ -88,8 +95,8 @@ def _whole(counts: Counts, engine: EngineConfig) -> Bytes:
 def _partitioned(counts: Counts, engine: EngineConfig, ranks: int) -> Bytes:
     stage, size = engine.zero_stage, 2 if engine.dtype == "bf16" else 4
     share = -(-counts.trained // ranks)  # rounded up
-    trained, frozen = size * counts.trained, size * counts.frozen
-    bucket, kept, at_once, whole, gathered = size * REDUCE_BUCKET, 0, share, 0, 0
+    trained, frozen = size * counts.trained, counts.frozen_bytes(size)
+    bucket, kept, at_once, whole, gathered = size * reduce_bucket(engine, counts.trained), 0, share, 0, 0
     gradients = trained if stage == 1 else size * share
     if stage == 3:
         whole = size * counts.persistent

@@ -13,6 +13,7 @@ from typing import Any
 
 from data_prep.records import InputError
 from pipeline.config import IdentityConfig
+from pipeline.memory.quantised import is_quantised
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,12 @@ def lora(weights: tuple[Weight, ...], targets: tuple[str, ...], rank: int) -> tu
             f"model.adapter.targets: {', '.join(targets) or 'none'} match no layer; try to_q, to_v"
         )
     return tuple(found)
+
+
+def quantised(weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
+    """Those that a quantised base has in int8 or nf4: of the blocks' linear layers, see ``memory.quantised``."""
+    layers = (w for w in weights if len(w.shape) == 2 and w.name.endswith(".weight"))
+    return tuple(layer for layer in layers if is_quantised(layer.name))
 
 
 def matches(layer: str, targets: tuple[str, ...]) -> bool:

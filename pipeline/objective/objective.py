@@ -64,6 +64,10 @@ class DiffusionObjective(nn.Module):
         """What a step's operations are counted in; identity attention runs inside the transformer."""
         return self.model.transformer, self.model.identity.encoder
 
+    def full_precision(self) -> list[nn.Parameter]:
+        """Frozen weights that an engine leaves in fp32."""
+        return self.model.full_precision()
+
     def forward(self, batch: Batch, level: float | None = None) -> dict[str, torch.Tensor]:
         """Scalars: loss, loss_NAME for each loss with a weight, router_accuracy, cross_face_share, the share of
         characters that were shown a face from outside their sample, and visual_tokens, of a sample; and pairs (see

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any
 
 from data_prep.records import InputError
@@ -20,6 +21,7 @@ OURS = {  # what is a knob of ours, and its name; a second value for it would be
     "zero_optimization.offload_param.device": "engine.offload_parameters",
     "zero_optimization.offload_param.nvme_path": "engine.offload_folder",
     "bf16": "engine.dtype",
+    "bfloat16": "engine.dtype",
     "fp16": "engine.dtype",
     "torch_autocast": "engine.dtype",
     "amp": "engine.dtype",
@@ -31,13 +33,55 @@ OURS = {  # what is a knob of ours, and its name; a second value for it would be
     "steps_per_print": "tracking.*",
 }
 
+# further keys at the top that DeepSpeed 0.19 reads (a test asks its own code); others it ignores silently
+THEIRS = (
+    "aio",
+    "autotuning",
+    "comet",
+    "comms_logger",
+    "communication_data_type",
+    "compile",
+    "csv_monitor",
+    "data_efficiency",
+    "dataloader_drop_last",
+    "datastates_ckpt",
+    "disable_allgather",
+    "disable_python_gc",
+    "dump_state",
+    "expert_parallel",
+    "flops_profiler",
+    "gradient_allreduce_op",
+    "gradient_predivide_factor",
+    "hybrid_engine",
+    "log_level",
+    "managed_gradient_accumulation",
+    "memory_breakdown",
+    "pipeline",
+    "prescale_gradients",
+    "seq_parallel_communication_data_type",
+    "sequence_parallel_size",
+    "tensor_parallel",
+    "tensorboard",
+    "timers",
+    "use_data_before_expert_parallelism",
+    "vocabulary_size",
+    "wall_clock_breakdown",
+    "wandb",
+    "weight_quantization",
+    "zero_allow_untested_optimizer",
+    "zero_force_ds_cpu_optimizer",
+    "zero_optimization",
+)
+REDUCE_BUCKET = 500_000_000  # numbers; DeepSpeed's default, allocated whole however little is trained
 
-def zero_config(config: EngineConfig, micro_batch: int) -> dict[str, Any]:
+
+def zero_config(config: EngineConfig, micro_batch: int, num_trained: int) -> dict[str, Any]:
     """DeepSpeed's configuration dictionary; everything it would otherwise choose silently is stated.
 
     Args:
         config: stage, precision, accumulation, clipping, offload, a user's own keys.
         micro_batch: samples per process and forward pass.
+        num_trained: numbers in all trained parameters.
     """
     ours = {
         "train_micro_batch_size_per_gpu": micro_batch,
@@ -48,6 +92,7 @@ def zero_config(config: EngineConfig, micro_batch: int) -> dict[str, Any]:
             "stage": config.zero_stage,
             "offload_optimizer": _offload(config.offload_optimizer, config),
             "offload_param": _offload(config.offload_parameters, config),
+            "reduce_bucket_size": reduce_bucket(config, num_trained),
         },
         "zero_force_ds_cpu_optimizer": False,  # its CPUAdam is compiled at first use, three minutes
         "bf16": {"enabled": config.dtype == "bf16", "check_grad_overflow": config.dtype == "bf16"},
@@ -55,6 +100,14 @@ def zero_config(config: EngineConfig, micro_batch: int) -> dict[str, Any]:
         "checkpoint": {"load_universal": False},
     }
     return _merged(ours, config.deepspeed)
+
+
+def reduce_bucket(config: EngineConfig, num_trained: int) -> int:
+    """Numbers of the buffer in which gradients travel: a user's own, else as many as are trained, up to the default
+    of DeepSpeed."""
+    own = config.deepspeed.get("zero_optimization")
+    size = own.get("reduce_bucket_size") if isinstance(own, Mapping) else None
+    return int(size) if isinstance(size, int | float) else min(REDUCE_BUCKET, num_trained)
 
 
 def plain(config: EngineConfig) -> bool:
@@ -83,6 +136,8 @@ def check(config: EngineConfig) -> None:
         raise InputError(
             "engine.offload_folder: nvme needs a folder on a fast local disk; give one, the same path on every host"
         )
+    for key in config.deepspeed:
+        _check_known(key)
     for key, value in _flat(config.deepspeed):
         _check_key(key, value)
 
@@ -100,6 +155,16 @@ def refusals_named(config: EngineConfig) -> Iterator[None]:
             f"engine.deepspeed={config.deepspeed}: DeepSpeed refuses it: {said}; name and fill keys as its "
             "documentation of the configuration does"
         ) from error
+
+
+def _check_known(key: str) -> None:
+    """DeepSpeed checks what is inside its sections, and ignores a section, or key beside them, that it does not
+    know."""
+    known = {*THEIRS, *(name.split(".")[0] for name in OURS)}
+    if key not in known:
+        near = get_close_matches(key, known, 1)
+        meant = f"; did you mean {near[0]}" if near else f"; it reads {', '.join(THEIRS)}"
+        raise InputError(f"engine.deepspeed: {key} is no key of DeepSpeed's, which would ignore it{meant}")
 
 
 def _check_key(key: str, value: Any) -> None:

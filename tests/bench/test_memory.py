@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from pipeline.config import AdapterConfig, EngineConfig, OptimizerConfig
 from pipeline.memory.activations import Tokens
 from pipeline.memory.plan import Beside, Plan, Training, plan
 from pipeline.memory.states import states
 from pipeline.memory.weights import architecture
+from pipeline.quantised import quantise
 from pipeline.ranks.joining import meet
 from pipeline.ranks.launch import launch
 from pipeline.ranks.rank import Rank
@@ -74,6 +76,9 @@ class Objective(torch.nn.Module):
         self.transformer = WanTransformer3DModel(**WAN)
         if case.adapter.kind == "lora":
             self.transformer.requires_grad_(False)
+            if case.engine.base_precision != "dtype":
+                self.transformer.to(torch.bfloat16)
+                quantise(self.transformer, case.engine.base_precision)
             targets = list(case.adapter.targets)
             self.transformer.add_adapter(LoraConfig(r=case.adapter.rank, target_modules=targets))
         if case.checkpointing:
@@ -91,7 +96,8 @@ def live_bytes() -> int:
     gc.collect()
     sizes = {}
     for item in gc.get_objects():
-        if isinstance(item, torch.Tensor) and item.device.type == "cpu":
+        plain = isinstance(item, torch.Tensor) and not is_traceable_wrapper_subclass(item)
+        if plain and item.device.type == "cpu":  # what quantised ones are made of is found by itself
             storage = item.untyped_storage()
             sizes[storage.data_ptr()] = storage.nbytes()
     return sum(sizes.values())
@@ -102,7 +108,10 @@ def saved_bytes(engine: Engine, module: torch.nn.Module, batch: Any) -> tuple[to
     kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
+        if is_traceable_wrapper_subclass(tensor):  # a quantised weight
+            return tensor
+        plain = (t for t in (*module.parameters(), *module.buffers()) if not is_traceable_wrapper_subclass(t))
+        own = {t.untyped_storage().data_ptr() for t in plain}
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
@@ -159,12 +168,15 @@ CASES = [
     *(Case(replace(BF16, zero_stage=s), LORA, checkpointing=s % 2 == 0) for s in (0, 1, 2, 3)),
     Case(replace(BF16, zero_stage=2, dtype="fp32"), AdapterConfig(), checkpointing=True),
     Case(replace(BF16, zero_stage=3, dtype="fp32"), LORA, checkpointing=False),
+    Case(replace(BF16, zero_stage=2, base_precision="int8"), LORA, checkpointing=False),
+    Case(replace(BF16, zero_stage=1, base_precision="nf4"), LORA, checkpointing=True),
 ]
 
 
 def name(case: Case) -> str:
     kept = "checkpointed" if case.checkpointing else "all-kept"
-    return f"zero{case.engine.zero_stage}-{case.engine.dtype}-{case.adapter.kind}-{kept}"
+    precision = case.engine.dtype if case.engine.base_precision == "dtype" else case.engine.base_precision
+    return f"zero{case.engine.zero_stage}-{precision}-{case.adapter.kind}-{kept}"
 
 
 @pytest.mark.parametrize("case", CASES, ids=name)

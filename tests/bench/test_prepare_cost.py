@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from data_prep.config import PrepareConfig, RunConfig
 from data_prep.decode import iter_frames
 from data_prep.faces import FaceAnalyser, analyser_for
+from data_prep.faces.geometry import aligned_crop
 from data_prep.flow import prepare
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
@@ -45,6 +47,35 @@ def _decode_and_detect(footage: Path, analyser: FaceAnalyser) -> float:
             for image in chunk.frames:
                 analyser.detect(image)
     return time.perf_counter() - start_s
+
+
+def _plain(footage: Path, analyser: FaceAnalyser) -> float:
+    """Seconds that reading every frame, detecting in it and recognising every face takes, in this process: what a
+    script does that knows neither which frames nor which faces need it."""
+    start_s = time.perf_counter()
+    for path in sorted((footage / "clips").glob("*.mp4")):
+        for chunk in iter_frames(path):
+            for image in chunk.frames:
+                crops = [aligned_crop(image, face.landmarks_px) for face in analyser.detect(image)]
+                if crops:
+                    analyser.embed(np.stack(crops))
+    return time.perf_counter() - start_s
+
+
+def test_prepare_costs_little_beside_decoding_detection_and_recognition(
+    footage: Path, face_home: Path, tmp_path: Path
+) -> None:
+    """The whole of preparation, shards and Ray's start included, against those three alone on the same frames."""
+    defaults = PrepareConfig(manifest="", output="").faces
+    analyser = analyser_for(defaults.pack, (defaults.det_width, defaults.det_height), face_home)
+    base_s, whole_s = [], []
+    for repeat in range(REPEATS):
+        base_s.append(_plain(footage, analyser))
+        whole_s.append(_prepare(footage / "short.csv", footage, tmp_path / f"plain-{repeat}"))
+    ratio = statistics.median(base_s) / statistics.median(whole_s)
+    print(f"\nprepare, one worker: {_seconds(whole_s)}; decode + detect + recognise: {_seconds(base_s)}")
+    print(f"ratio of medians, those three / prepare: {ratio:.2f}")
+    assert ratio >= 0.9
 
 
 def test_prepare_takes_at_most_twice_decoding_and_detection(

@@ -52,15 +52,18 @@ def make_video(tmp_path_factory: pytest.TempPathFactory) -> VideoMaker:
         container: dict[str, str] | None = None,
         transfer: int | None = None,
         pixel_aspect: Fraction | None = None,
+        pix_fmt: str = "yuv420p",
+        size_px: tuple[int, int] = (WIDTH_PX, HEIGHT_PX),
         **options: str,
     ) -> Path:
         import av
 
-        images = images if images is not None else [numbered_frame(n) for n in range(num_frames)]
+        width, height = size_px
+        images = images or [numbered_frame(n)[:height, :width] for n in range(num_frames)]
         path = tmp_path_factory.mktemp("video") / name
         with av.open(str(path), "w", options=container or {}) as out:
             stream = out.add_stream(codec, rate=Fraction(25))
-            stream.height, stream.width, stream.pix_fmt = *images[0].shape[:2], "yuv420p"
+            stream.height, stream.width, stream.pix_fmt = *images[0].shape[:2], pix_fmt
             stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
             stream.codec_context.thread_count = 1
             stream.options = {"g": "24", **options}

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 
 from data_prep.analysis_store import load, load_window, save
-from data_prep.records import AnalysedClip, Captions, Clip, Decision, FaceTrack, InputError, Shot, Window
+from data_prep.records import (
+    AnalysedClip,
+    Captions,
+    Clip,
+    Decision,
+    FaceTrack,
+    FrameMeasures,
+    InputError,
+    Shot,
+    Window,
+)
 
 
 def made_track(number: int, num_rows: int, num_crops: int) -> FaceTrack:
@@ -29,6 +39,8 @@ def made_track(number: int, num_rows: int, num_crops: int) -> FaceTrack:
         norms=some(num_rows),
         sharpness=some(num_rows),
         yaw_deg=some(num_rows),
+        pitch_deg=some(num_rows),
+        roll_deg=some(num_rows),
         embedded=rng.random(num_rows) > 0.5,
         embeddings=some(num_rows, 8),
         crop_frames=np.arange(num_crops, dtype=np.int32),
@@ -58,8 +70,12 @@ def analysed() -> AnalysedClip:
         tracks=(made_track(0, 3, 2), made_track(1, 1, 0)),
         windows=windows,
         decisions=(Decision("ä-t002", "track", "dropped", "analyse", "track_too_short", "1", "5"),),
-        decoder="decord",
+        decoder="decord 0.6.0",
+        medium="h264 yuv420p",
         fingerprint="ab",
+        pictures=FrameMeasures(
+            *np.arange(18, dtype=np.float32).reshape(6, 3), np.array([1, np.nan], np.float32)
+        ),
     )
 
 
@@ -69,6 +85,8 @@ def assert_same(first, second) -> None:
         if isinstance(a, np.ndarray):
             assert a.dtype == b.dtype
             np.testing.assert_array_equal(a, b)
+        elif field.name == "pictures" and a is not None:
+            assert_same(a, b)
         elif field.name in ("tracks", "windows") and a and not isinstance(a[0], str):
             assert len(a) == len(b)
             for one, other in zip(a, b, strict=True):
@@ -117,6 +135,6 @@ def test_another_schema_is_refused(analysed, tmp_path):
 
 def test_no_pickle_is_in_it(analysed, tmp_path):
     save(analysed, tmp_path)
-    for name in ("tracks.npz", "crops.npz", "windows.npz"):
+    for name in ("tracks.npz", "pictures.npz", "crops.npz", "windows.npz"):
         with np.load(tmp_path / name, allow_pickle=False) as arrays:
             assert all(arrays[key].dtype != object for key in arrays.files)

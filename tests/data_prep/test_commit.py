@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.commit import NEXT, WORK, clear, one_of_several, publish, sole_user, whole_folder
+from data_prep.commit import NEXT, READY, WORK, clear, one_of_several, publish, sole_user, whole_folder
 from data_prep.records import InputError
 
 
@@ -23,7 +24,9 @@ def write(folder: Path, files: dict[str, str]) -> None:
 
 def read(folder: Path) -> dict[str, str]:
     places = [
-        p for p in folder.rglob("*") if p.is_file() and p.relative_to(folder).parts[0] not in (WORK, NEXT)
+        p
+        for p in folder.rglob("*")
+        if p.is_file() and p.relative_to(folder).parts[0] not in (WORK, NEXT, READY)
     ]
     return {str(p.relative_to(folder)): p.read_text() for p in places}
 
@@ -31,35 +34,44 @@ def read(folder: Path) -> dict[str, str]:
 OLD = {
     "shard-0.tar": "1",
     "shard-1.tar": "1",
+    "validation-0.tar": "1",
+    "shard-5.tar": "kept",
     "index.jsonl": "1",
     "faces/tracks.npz": "1",
     "manifest.json": "1",
 }
-NEW = {
+ARRIVING = {
     "shard-0.tar": "2",
     "shard-2.tar": "2",
     "index.jsonl": "2",
     "faces/tracks.npz": "2",
-    "manifest.json": "2",
+    "manifest.json": json.dumps(
+        {"shards": [{"name": name} for name in ("shard-0.tar", "shard-2.tar", "shard-5.tar")]}
+    ),
 }
+NEW = {**ARRIVING, "shard-5.tar": "kept"}
 
 
 def test_a_new_generation_replaces_the_old_and_leaves_other_files(tmp_path: Path) -> None:
     theirs = {"config.yaml": "mine", "report.html": "mine", "footage.tar": "mine", "faces/anna.png": "mine"}
     write(tmp_path, {**OLD, **theirs, f"{WORK}/x/y": "work"})
-    write(tmp_path / NEXT, NEW)
+    kept = (tmp_path / "shard-5.tar").stat()
+    write(tmp_path / NEXT, ARRIVING)
     publish(tmp_path)
     assert read(tmp_path) == {**NEW, **theirs}
+    assert (tmp_path / "shard-5.tar").stat() == kept
     assert not (tmp_path / NEXT).exists()
+    assert not (tmp_path / READY).exists()
     assert (tmp_path / WORK / "x" / "y").exists()
 
 
-@pytest.mark.parametrize("step", range(9))
+@pytest.mark.parametrize("step", range(12))
 def test_interrupted_anywhere_the_manifest_never_stands_beside_other_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     write(tmp_path, OLD)
-    write(tmp_path / NEXT, NEW)
+    write(tmp_path / NEXT, ARRIVING)
+    (tmp_path / WORK).mkdir()
     left = [step]
 
     def stop_at(real: object) -> object:
@@ -71,17 +83,21 @@ def test_interrupted_anywhere_the_manifest_never_stands_beside_other_shards(
 
         return act
 
-    for name in ("replace", "unlink"):
+    for name in ("rename", "replace", "unlink"):
         monkeypatch.setattr(Path, name, stop_at(getattr(Path, name)))
+    monkeypatch.setattr(shutil, "rmtree", stop_at(shutil.rmtree))
     try:
         publish(tmp_path)
     except KeyboardInterrupt:
-        assert read(tmp_path) == OLD or "manifest.json" not in read(tmp_path)
+        assert read(tmp_path) in (OLD, NEW) or "manifest.json" not in read(tmp_path)
+        decided = not (tmp_path / NEXT).exists()
         monkeypatch.undo()
         clear(tmp_path)
-        write(tmp_path / NEXT, NEW)
-        publish(tmp_path)
-    assert read(tmp_path) == NEW
+        assert read(tmp_path) == (NEW if decided else OLD)
+    else:
+        assert read(tmp_path) == NEW
+    assert not (tmp_path / NEXT).exists()
+    assert not (tmp_path / READY).exists()
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ PLACES = ["manifest=m.csv", "output=o"]
     [
         "decode.long_side_px=0",
         "decode.timeout_s=0",
-        "shots.threshold=0",
+        "shots.threshold=-1",
         "faces.det_width=100",
         "faces.detect_every=0",
         "faces.min_score=1.5",
@@ -35,6 +35,8 @@ PLACES = ["manifest=m.csv", "output=o"]
         "references.min_size_px=-1",
         "references.max_similarity=nan",
         "pack.samples_per_shard=0",
+        "pack.shard_bytes=0",
+        "pack.validation=0.95",
         "run.num_workers=-1",
         "run.max_attempts=0",
         "run.max_quarantined=1.01",

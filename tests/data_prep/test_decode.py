@@ -5,27 +5,18 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from data_prep.decode import READERS, decode_mp4, iter_frames, working_size
-from data_prep.probe import UnusableError
+from data_prep.decode import (
+    READERS,
+    decode_mp4,
+    decoder_versions,
+    fitting_reader,
+    iter_frames,
+    num_decoded,
+    working_size,
+)
+from data_prep.probe import UnusableError, probe
 from data_prep.records import InputError
-
-VARIABLE_MS = np.cumsum([0] + [33, 50, 17, 120, 41] * 12)[:60].tolist()
-
-MADE = {
-    "h264": {},
-    "h264_open_gop": {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:scenecut=0"},
-    "h264_variable_rate": {"pts": VARIABLE_MS},
-    "h264_one_gop": {"g": "600", "x264-params": "scenecut=0"},
-    "h264_edit_list": {"pts": [n * 40 - 400 for n in range(60)]},
-    "h264_late_start": {"pts": [n * 40 + 500 for n in range(60)]},
-    "hevc_open_gop": {
-        "codec": "libx265",
-        "x265-params": "open-gop=1:keyint=12:bframes=3:log-level=none:pools=1",
-    },
-    "av1": {"codec": "libsvtav1", "preset": "12", "svtav1-params": "lp=1"},
-    "vp9": {"codec": "libvpx-vp9", "cpu-used": "8", "deadline": "realtime"},
-    "mpeg4": {"codec": "mpeg4", "b": "4000000"},
-}
+from tests.unusual_videos import KINDS, TRAITS, shown
 
 
 def read(path, reader=None, max_chunk_bytes=1 << 20, long_side_px=1280):
@@ -35,19 +26,55 @@ def read(path, reader=None, max_chunk_bytes=1 << 20, long_side_px=1280):
     return np.concatenate([c.frames for c in chunks]), np.concatenate([c.times_s for c in chunks])
 
 
-@pytest.mark.parametrize("name", MADE)
-def test_every_frame_comes_once_in_order_with_its_time(name, make_video, read_numbers):
-    frames, times_s = read(make_video(**MADE[name]))
-    pts = MADE[name].get("pts", [n * 40 for n in range(60)])
-    shown = [n for n in range(60) if pts[n] >= 0]
-    assert read_numbers(frames) == shown
-    np.testing.assert_allclose(times_s, [(pts[n] - pts[shown[0]]) / 1000 for n in shown], atol=1e-5)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_frame_comes_once_in_order_with_its_time(kind, make_video, read_numbers):
+    frames, times_s = read(make_video(**KINDS[kind]))
+    numbers, expected_s = shown(kind)
+    assert read_numbers(frames) == numbers
+    np.testing.assert_allclose(times_s, expected_s, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_decord_reads_what_has_no_trait(kind, make_video):
+    found = probe(make_video(**KINDS[kind]))
+    assert set(found.traits) == TRAITS.get(kind, set())
+    is_exact = TRAITS.get(kind, set()) <= {"variable_rate"}
+    assert fitting_reader(found, 1280, 2**29) == ("decord" if is_exact else "pyav")
+
+
+def test_where_decord_would_decode_twice_pyav_reads(make_video):
+    found = probe(make_video(**KINDS["h264_one_gop"]))
+    chunk = 25 * 96 * 192 * 3
+    assert found.keys == (0,)
+    assert fitting_reader(found, 1280, 60 * 96 * 192 * 3) == "decord"
+    assert fitting_reader(found, 1280, chunk) == "pyav"
+
+
+@pytest.mark.parametrize(
+    ("keys", "most", "expected"),
+    [
+        ([0], 60, 60),
+        ([0], 25, 25 + 50 + 60),
+        ([0, 20, 40], 25, 60),
+        ([0, 24, 48], 30, 60),
+        ([0, 50], 40, 40 + 60),
+    ],
+)
+def test_frames_that_decord_decodes(keys, most, expected):
+    assert num_decoded(60, keys, most) == expected
+
+
+def test_versions_are_those_of_the_libraries():
+    import av
+    import decord
+
+    assert decoder_versions() == {"decord": f"decord {decord.__version__}", "pyav": f"pyav {av.__version__}"}
 
 
 @pytest.mark.parametrize("name", ["h264", "h264_variable_rate", "vp9", "mpeg4"])
 @pytest.mark.parametrize("long_side_px", [1280, 96])
 def test_decord_agrees_with_pyav(name, long_side_px, make_video):
-    path = make_video(**MADE[name])
+    path = make_video(**KINDS[name])
     frames, times_s = read(path, "decord", long_side_px=long_side_px)
     oracle, oracle_s = read(path, "pyav", long_side_px=long_side_px)
     assert frames.shape == oracle.shape

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.config import CaptionConfig, IngestConfig, PrepareConfig
+from data_prep.config import CaptionConfig, IngestConfig, PrepareConfig, QualityConfig
 from data_prep.fingerprints import PackFiles, analysis_key, hash_files, inputs_sha256
 from data_prep.ingest.storage import Storage
 from data_prep.records import Captions, Clip, Decision
@@ -36,16 +36,21 @@ AFTER_ANALYSIS = {
     "link.max_chance",
     "link.keep_characters",
     "pack.samples_per_shard",
+    *(f"quality.{field.name}" for field in fields(QualityConfig) if field.name != "text_detector"),
+    "pack.shard_bytes",
+    "pack.validation",
     "captions.url",  # that somebody is asked; which model is tried below
 }
 NO_RESULT = {
     "link.overrides",  # what the file says counts, not where it lies
     "decode.timeout_s",
-    "decode.max_chunk_bytes",
     "run.num_workers",
     "run.lock_wait_s",
     "run.max_attempts",
     "run.max_quarantined",
+    "tracking.kind",
+    "tracking.uri",
+    "tracking.experiment",
     *(f"captions.{field.name}" for field in fields(CaptionConfig) if field.name != "url"),
     "ingest.endpoint",
     "ingest.max_attempts",

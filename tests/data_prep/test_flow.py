@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 
 from data_prep import ledger
+from data_prep.catalogue import known_characters
 from data_prep.config import PackConfig
-from data_prep.flow import Prepared, prepare
+from data_prep.flow import Again, Prepared, prepare
 from data_prep.ray_session import RaySession
 from data_prep.records import InputError
 from data_prep.shards import ShardSet
@@ -55,8 +56,8 @@ def ray_of_the_module(face_home: Path) -> Iterator[None]:
 
 
 def run(corpus: Path, output: Path, **knobs: Any) -> Prepared:
-    replay = knobs.pop("replay", "")
-    return prepare(config_for(corpus, output, **knobs), quiet, analyse_one=paint, replay=replay)
+    how = {name: knobs.pop(name) for name in ("replay", "repack") if name in knobs}
+    return prepare(config_for(corpus, output, **knobs), quiet, analyse_one=paint, again=Again(**how))
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +134,86 @@ def test_only_what_changed_is_analysed_again(expected: tuple[Path, Path], tmp_pa
     assert {r.clip_id for r in shards.rows} == {"clip0", "clip1", "clip2", "clip3", "clip4", "clip9"}
     assert "Somebody sings." in shards.read(0).caption
     assert {p.name for p in output.glob("*.tar")} == {s.name for s in shards.manifest.shards}
+    run(corpus, output, repack=True)
     run(corpus, tmp_path / "fresh")
     assert hashes(tmp_path / "fresh") == hashes(output)
+
+
+def test_added_clips_go_into_new_shards_and_change_nothing_that_stands(tmp_path: Path) -> None:
+    corpus, output = make_corpus(tmp_path / "corpus"), tmp_path / "out"
+    run(corpus, output)
+    stood = {path.name: path.stat() for path in output.glob("*.tar")}
+    rows, lines = ShardSet.open(output).rows, (output / "lineage.jsonl").read_text().splitlines()
+    ids = known_characters(output)
+    add_clips(
+        corpus, {"clip00": [0], "clip9": [1, 2]}
+    )  # one sorts between old ones; both bring new references
+    done = run(corpus, output)
+    assert (done.num_written, done.num_kept) == (2, 4)
+    assert {name: (output / name).stat() for name in stood} == stood
+    after = ShardSet.open(output)
+    assert after.rows[:12] == rows
+    assert {row.shard for row in after.rows[12:]} == {"shard-000004.tar", "shard-000005.tar"}
+    assert (output / "lineage.jsonl").read_text().splitlines()[:12] == lines
+    assert ids.items() <= known_characters(output).items()
+    assert [after.read(at).note.key for at in range(16)] == [row.key for row in after.rows]
+    run(corpus, tmp_path / "fresh")
+    assert hashes(tmp_path / "fresh")["shard-000000.tar"] != hashes(output)["shard-000000.tar"]
+
+
+def test_a_shard_is_written_anew_when_a_face_it_shows_is_taken_away(tmp_path: Path) -> None:
+    corpus, output = make_corpus(tmp_path / "corpus"), tmp_path / "out"
+    run(corpus, output)
+    shards = ShardSet.open(output)
+    shown = {
+        row.shard: {r.clip_id for slot in shards.read(at).note.references for r in slot}
+        for at, row in enumerate(shards.rows)
+    }
+    with (corpus / "short.csv").open(newline="") as stream:
+        rows: list[dict[str, object]] = [dict(r) for r in csv.DictReader(stream)]
+    write_manifest(corpus / "short.csv", [r for r in rows if r["clip_id"] != "clip5.mp4"])
+    before = hashes(output)
+    run(corpus, output)
+    after = ShardSet.open(output)
+    for at in range(len(after)):
+        assert "clip5" not in {r.clip_id for slot in after.read(at).note.references for r in slot}
+    kept = [name for name in shown if hashes(output).get(name) == before[name]]
+    assert all("clip5" not in shown[name] for name in kept)
+
+
+def test_validation_has_its_own_shards_and_nobody_is_on_both_sides(tmp_path: Path) -> None:
+    corpus, output = make_corpus(tmp_path / "corpus"), tmp_path / "out"
+    add_clips(corpus, {"other1": [3], "other2": [3, 4], "third": [5], "third2": [5]}, "elsewhere")
+    config = replace(config_for(corpus, output), pack=PackConfig(samples_per_shard=3, validation=0.2))
+    prepare(config, quiet, analyse_one=paint)
+    train, apart = ShardSet.open(output), ShardSet.open(output, "validation")
+    assert {row.shard.partition("-")[0] for row in train.rows} == {"shard"}
+    assert {row.shard.partition("-")[0] for row in apart.rows} == {"validation"}
+    assert len(train) + len(apart) == len(ShardSet.open(output, "all")) == train.manifest.num_samples
+    people = [{name for row in side.rows for name in row.cast} for side in (train, apart)]
+    shown = [
+        {r.source_id for row in range(len(side)) for s in side.read(row).note.references for r in s}
+        | {row.source_id for row in side.rows}
+        for side in (train, apart)
+    ]
+    assert people[0] and people[1] and not people[0] & people[1]
+    assert not shown[0] & shown[1]
+    assert train.manifest.facts["num_samples_validation"] == len(apart)
+    stood = {path.name: path.stat() for path in output.glob("*.tar")}
+    add_clips(corpus, {"late": [3]}, "elsewhere")
+    prepare(config, quiet, analyse_one=paint)
+    assert {name: (output / name).stat() for name in stood} == stood
+
+
+def add_clips(corpus: Path, clips: dict[str, list[int]], source: str = "source1") -> None:
+    """More rows: of each clip who is in it; clips named alike are of sources of their own."""
+    with (corpus / "short.csv").open(newline="") as stream:
+        rows: list[dict[str, object]] = [dict(r) for r in csv.DictReader(stream)]
+    for at, (name, people) in enumerate(clips.items()):
+        (corpus / "clips" / f"{name}.mp4").write_text(json.dumps({"people": people}))
+        own = source if source == "source1" else f"{source}-{name}"
+        rows.append(row(name, own, 90.0 + 10 * at))
+    write_manifest(corpus / "short.csv", rows)
 
 
 def test_fewer_samples_leave_no_old_shard_behind(expected: tuple[Path, Path], tmp_path: Path) -> None:
@@ -239,7 +318,8 @@ def test_killed_in_the_middle_and_run_again_gives_the_same_bytes(
         run(corpus, output)
     assert len(kept) == wanted
     assert {name: at for name, at in analyses(output).items() if name in kept} == kept
-    names = [name for name in hashes(expected[1]) if name != "manifest.json"]
+    files = ("manifest.json", "lineage.jsonl")  # which name the clips' files, and those differ by the tickets
+    names = [name for name in hashes(expected[1]) if name not in files]
     assert {n: hashes(output)[n] for n in names} == {n: hashes(expected[1])[n] for n in names}
     assert not (output / ".next").exists()
 
@@ -274,3 +354,15 @@ def test_a_full_disk_while_packing_is_said_and_leaves_nothing(
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
     run(corpus, output)
     assert hashes(output) == hashes(expected[1])
+
+
+def test_other_rules_leave_no_shard_and_no_source_changes_its_side(tmp_path: Path) -> None:
+    corpus, output = make_corpus(tmp_path / "corpus"), tmp_path / "out"
+    add_clips(corpus, {"other1": [3], "third": [5], "third2": [5]}, "elsewhere")
+    config = replace(config_for(corpus, output), pack=PackConfig(samples_per_shard=3, validation=0.2))
+    prepare(config, quiet, analyse_one=paint)
+    sides = {row.source_id: row.split for row in ShardSet.open(output, "all").rows}
+    strict = replace(config, references=replace(config.references, max_count=2))
+    done = prepare(strict, quiet, analyse_one=paint)
+    assert done.num_kept == 0
+    assert {row.source_id: row.split for row in ShardSet.open(output, "all").rows}.items() <= sides.items()

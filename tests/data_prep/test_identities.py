@@ -49,6 +49,8 @@ def make_track(
         norms=np.asarray(embedded * norm, np.float32),
         sharpness=np.asarray(embedded * 100.0, np.float32),
         yaw_deg=np.zeros(24, np.float32),
+        pitch_deg=np.zeros(24, np.float32),
+        roll_deg=np.zeros(24, np.float32),
         embedded=embedded,
         embeddings=np.asarray(vectors, np.float32),
         crop_frames=np.zeros(0, np.int32),

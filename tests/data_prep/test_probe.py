@@ -11,39 +11,28 @@ def test_a_plain_file(make_video):
     path = make_video()
     found = probe(path)
     assert (found.codec, found.pix_fmt, found.width_px, found.height_px) == ("h264", "yuv420p", 192, 96)
-    assert (found.num_frames, found.fps, found.variable_rate) == (60, 25.0, False)
+    assert (found.num_frames, found.fps, found.bit_depth, found.audio) == (60, 25.0, 8, "")
+    assert found.unevenness == pytest.approx(0, abs=1e-9)
     assert found.duration_s == pytest.approx(2.4)
-    assert (found.reader, found.num_hidden, found.open_gop, found.rotation_deg) == ("decord", 0, False, 0)
+    assert (found.traits, found.num_hidden, found.open_gop, found.rotation_deg) == ({}, 0, False, 0)
+    assert found.keys == (0, 24, 48)
     assert found.fingerprint == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_variable_rate_is_seen_and_read_by_decord(make_video):
+def test_variable_rate_is_seen(make_video):
     found = probe(make_video(num_frames=6, pts=[0, 40, 70, 150, 160, 300]))
-    assert found.variable_rate
+    assert found.traits == {"variable_rate": "a step 2.50 off the median"}
     assert found.times_s.tolist() == pytest.approx([0, 0.04, 0.07, 0.15, 0.16, 0.3])
-    assert found.reader == "decord"
 
 
-@pytest.mark.parametrize(
-    "made",
-    [
-        {"codec": "libsvtav1", "preset": "12", "svtav1-params": "lp=1"},
-        {"codec": "libx265", "x265-params": "log-level=none:pools=1"},
-        {"x264-params": "open-gop=1:keyint=12:min-keyint=12:bframes=3:scenecut=0"},
-        {"pts": [n * 40 - 400 for n in range(60)]},
-        {"pts": [n * 40 + 500 for n in range(60)]},
-        {"rotation_deg": 90},
-    ],
-    ids=["av1", "hevc", "open_gop", "edit_list", "late_start", "rotation"],
-)
-def test_what_decord_gets_wrong_goes_to_pyav(made, make_video):
-    assert probe(make_video(**made)).reader == "pyav"
+def test_rotation_is_seen(make_video):
+    assert probe(make_video(num_frames=3, rotation_deg=90)).traits == {"rotated": "90 degrees"}
 
 
-@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
-def test_hdr_is_refused(transfer, name, make_video):
-    with pytest.raises(UnusableError, match=f"hdr: {name}"):
-        probe(make_video(num_frames=3, transfer=transfer))
+def test_a_frame_that_would_fill_the_memory_is_refused_before_it_is_decoded(make_video, monkeypatch):
+    monkeypatch.setattr("data_prep.probe.MAX_PIXELS", 192 * 96 - 1)
+    with pytest.raises(UnusableError, match="frame_size: 192x96"):
+        probe(make_video(num_frames=3))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.999])

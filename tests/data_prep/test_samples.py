@@ -49,6 +49,8 @@ def track(clip_id: str, number: int, person: int, norm: float = 5.0) -> FaceTrac
         norms=np.full(10, norm, np.float32),
         sharpness=np.full(10, 100.0, np.float32),
         yaw_deg=np.linspace(-20, 20, 10, dtype=np.float32),
+        pitch_deg=np.linspace(-20, 20, 10, dtype=np.float32),
+        roll_deg=np.linspace(-20, 20, 10, dtype=np.float32),
         embedded=np.ones(10, bool),
         embeddings=np.stack([face(person, variant) for variant in range(10)]),
         crop_frames=rows[:4],  # up to 0.9 s after the window: inside the guard gap

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from data_prep.config import ShotConfig
 from data_prep.decode import iter_frames
 from data_prep.records import Shot
-from data_prep.shots import CutDetector, shots_between
+from data_prep.shots import DETECTORS, CutFinder, shots_between, thumbnail
 
 
 def scene(seed: int, num_frames: int, drift_px: int = 2) -> list[np.ndarray]:
@@ -19,15 +20,34 @@ def scene(seed: int, num_frames: int, drift_px: int = 2) -> list[np.ndarray]:
     ]
 
 
-def cuts_of(frames, threshold=27.0):
-    detector = CutDetector(threshold)
-    return [at for at, frame in enumerate(frames) if detector.is_cut(frame)]
+def cuts_of(frames, **shots):
+    finder = CutFinder(ShotConfig(**shots))
+    num_frames = 0
+    for frame in frames:
+        finder.see(thumbnail(frame))
+        num_frames += 1
+    return [at for at in range(num_frames) if finder.is_cut(at)]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_cuts_are_exact_to_the_frame(seed):
+@pytest.mark.parametrize("detector", ["content", "adaptive"])
+def test_cuts_are_exact_to_the_frame(seed, detector):
     frames = scene(10 * seed, 20) + scene(10 * seed + 1, 13) + scene(10 * seed + 2, 9)
-    assert cuts_of(frames) == [20, 33]
+    assert cuts_of(frames, detector=detector) == [20, 33]
+
+
+@pytest.mark.parametrize("detector", sorted(DETECTORS))
+def test_a_cut_is_known_after_the_delay_that_is_promised(detector):
+    """And not later: who follows the faces lets a frame go then."""
+    finder = CutFinder(ShotConfig(detector=detector))
+    for at, frame in enumerate(scene(0, 20) + scene(1, 13)):
+        finder.see(thumbnail(frame))
+        assert finder.is_cut(20) == (at >= 20 + finder.delay)
+
+
+def test_a_whipped_camera_is_no_cut_to_the_detector_that_compares_with_what_is_usual():
+    pan = scene(1, 30, drift_px=12)
+    assert len(cuts_of(pan)) == 29 and cuts_of(pan, detector="adaptive") == []
 
 
 def test_cuts_survive_encoding_and_decoding(make_video):

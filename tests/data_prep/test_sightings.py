@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from data_prep.faces.pose import Pose
 from data_prep.sightings import MAX_CROPS, THIN_AT, Crop, Sighting, Sightings, spread
 
 
@@ -13,7 +14,7 @@ def sighting(frame, x, measured=True, crop=None, **changes):
     vector = np.array([1, 0], np.float32) if measured else None
     values = {
         "score": 0.9,
-        "yaw_deg": float(x),
+        "pose": Pose(float(x), -float(x), 0.5),
         "norm": 3.0 * measured,
         "sharpness": 50.0 * measured,
     } | changes
@@ -28,20 +29,22 @@ def sighting(frame, x, measured=True, crop=None, **changes):
     )
 
 
-def track_of(sightings, detect_every=1):
+def track_of(sightings, looked=tuple(range(10))):
     seen = Sightings()
     for one in sightings:
         seen.add(one)
-    return seen.to_track("c-t000", "c", 0, detect_every)
+    return seen.to_track("c-t000", "c", 0, np.array(looked, np.int32))
 
 
 def test_rows_between_detections_are_interpolated_and_score_nothing():
-    track = track_of([sighting(0, 0), sighting(4, 40), sighting(8, 40)], detect_every=4)
+    track = track_of([sighting(0, 0), sighting(4, 40), sighting(8, 40)], looked=(0, 4, 8, 9))
     assert track.frames.tolist() == list(range(9))
     np.testing.assert_allclose(track.boxes_px[:, 0], [0, 10, 20, 30, 40, 40, 40, 40, 40])
     np.testing.assert_allclose(track.ovals_px[:, 0, 0], track.boxes_px[:, 0])
     np.testing.assert_allclose(track.landmarks_px[:, 0, 0], track.boxes_px[:, 0] + 1)
     np.testing.assert_allclose(track.yaw_deg[:3], [0, 10, 20])
+    np.testing.assert_allclose(track.pitch_deg[:3], [0, -10, -20])
+    np.testing.assert_allclose(track.roll_deg, 0.5)
     at = [0, 4, 8]
     for values in (track.scores, track.norms, track.sharpness):
         assert np.flatnonzero(values).tolist() == at
@@ -49,10 +52,17 @@ def test_rows_between_detections_are_interpolated_and_score_nothing():
     np.testing.assert_array_equal(track.embeddings[1], [0, 0])
 
 
-@pytest.mark.parametrize(("detect_every", "expected"), [(1, [0, 2, 3]), (2, [0, 1, 2, 3])])
-def test_nothing_is_made_up_within_an_occlusion(detect_every, expected):
-    track = track_of([sighting(0, 0), sighting(2, 10), sighting(3, 10), sighting(9, 90)], detect_every)
-    assert track.frames.tolist() == [*expected, 9]
+@pytest.mark.parametrize(
+    ("looked", "expected"),
+    [
+        (range(10), [0, 2, 3, 9]),
+        ((0, 2, 3, 5, 9), [0, 1, 2, 3, 9]),
+        ((0, 2, 3, 9), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
+    ],
+)
+def test_nothing_is_made_up_where_somebody_looked_and_saw_nothing(looked, expected):
+    track = track_of([sighting(0, 0), sighting(2, 10), sighting(3, 10), sighting(9, 90)], tuple(looked))
+    assert track.frames.tolist() == expected
 
 
 def test_an_outline_that_was_not_measured_moves_with_the_box():
@@ -73,6 +83,8 @@ def test_dtypes_and_shapes_are_the_contracts():
         "norms",
         "sharpness",
         "yaw_deg",
+        "pitch_deg",
+        "roll_deg",
         "embeddings",
     ):
         dtypes[name] = "float32"
@@ -104,7 +116,7 @@ def test_a_long_track_holds_few_crops():
     for frame in range(2000):
         seen.add(sighting(frame, 0, crop=crop(frame, yaw_deg=frame % 60)))
         assert len(seen._crops) <= THIN_AT
-    track = seen.to_track("c-t000", "c", 0, 1)
+    track = seen.to_track("c-t000", "c", 0, np.arange(2000, dtype=np.int32))
     assert len(track.crop_frames) == MAX_CROPS == len(track.crops)
     assert (np.diff(track.crop_frames) > 0).all() and np.ptp(track.crop_frames) > 1000
     assert [c[0, 0, 0] for c in track.crops] == [f % 256 for f in track.crop_frames]
@@ -115,4 +127,4 @@ def test_another_track_is_appended():
     first.add(sighting(0, 0))
     later.add(sighting(7, 10))
     first.extend(later)
-    assert first.to_track("c-t000", "c", 0, 1).frames.tolist() == [0, 7]
+    assert first.to_track("c-t000", "c", 0, np.arange(8, dtype=np.int32)).frames.tolist() == [0, 7]

@@ -23,10 +23,10 @@ def box(x, y, size=60):
     return np.array([x - size / 2, y - size / 2, x + size / 2, y + size / 2], np.float32)
 
 
-def follow(people_by_frame, embed_every=4, detect_every=1, seed=0, min_norm=MIN_NORM):
+def follow(people_by_frame, embed_every=4, detect_every=1, seed=0, min_norm=MIN_NORM, config=CONFIG):
     """people_by_frame: per frame {person: (box, norm)}; → {track: [(frame, person)]}, number of embeddings."""
     rng = np.random.default_rng(seed)
-    tracker = FaceTracker(CONFIG, detect_every, embed_every, min_norm)
+    tracker = FaceTracker(config, embed_every, min_norm)
     tracks, num_embedded = defaultdict(list), 0
     for frame, people in enumerate(people_by_frame):
         if people == "cut":
@@ -77,10 +77,46 @@ def test_people_who_cross_keep_their_tracks(seed, hidden_frames):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_longer_occlusion_opens_a_new_track(seed):
+def test_who_is_hidden_for_long_is_known_again(seed):
     tracks, _ = follow(crossing(50), seed=seed)
+    long = {n: seen for n, seen in tracks.items() if len(seen) >= 5}
+    assert persons_of(long) == [[0], [1]]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_track_that_needs_more_likeness_than_there_is_begins_anew(seed):
+    tracks, _ = follow(crossing(50), seed=seed, config=TrackConfig(min_cosine=0.4, reentry_margin=2))
     assert all(len({p for _, p in seen}) == 1 for seen in tracks.values())
     assert sum(len(seen) >= 5 for seen in tracks.values()) == 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("detect_every", [1, 3])
+def test_people_who_leave_and_come_back_elsewhere_keep_their_tracks(seed, detect_every):
+    """Both go out on the right; two seconds later they come in on the left, in the other order, with a third."""
+    frames = [{0: (box(500 + 8 * t, 200), 4.0), 1: (box(300 + 8 * t, 300), 4.0)} for t in range(60)]
+    frames += [{}] * 60
+    frames += [
+        {1: (box(8 * t, 200), 4.0), 0: (box(8 * t, 400), 4.0), 2: (box(8 * t, 600), 4.0)} for t in range(60)
+    ]
+    tracks, _ = follow(frames, seed=seed, detect_every=detect_every)
+    assert persons_of(tracks) == [[0], [1], [2]]
+
+
+def test_it_asks_for_every_frame_where_faces_overlap_or_one_was_lost():
+    tracker = FaceTracker(CONFIG, 4, MIN_NORM)
+    apart, close = np.stack([box(100, 100), box(300, 100)]), np.stack([box(100, 100), box(150, 100)])
+    two, four = np.eye(2, DIM, dtype=np.float32), np.full(2, 4, np.float32)
+    assert not tracker.is_unsure
+    for frame, (boxes, unsure) in enumerate(
+        [(apart, False), (close, True), (apart, False), (apart[:1], True)]
+    ):
+        tracker.step(frame, boxes, two[: len(boxes)], four[: len(boxes)])
+        assert tracker.is_unsure == unsure
+    np.testing.assert_allclose(tracker.boxes_px(4), apart[:1], atol=20)  # only who is there
+    for frame in range(4, 4 + CONFIG.max_gap_frames):
+        tracker.step(frame, apart[:1], two[:1], four[:1])
+    assert not tracker.is_unsure  # gone, no longer merely hidden
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -126,7 +162,7 @@ def test_a_pack_without_a_least_norm_still_follows_faces_that_are_not_embedded()
 
 
 def test_overlapping_faces_are_always_embedded():
-    tracker = FaceTracker(CONFIG, 1, 4, MIN_NORM)
+    tracker = FaceTracker(CONFIG, 4, MIN_NORM)
     apart, close = np.stack([box(100, 100), box(300, 100)]), np.stack([box(100, 100), box(150, 100)])
     for frame, (boxes, expected) in enumerate([(apart, True), (apart, False), (close, True), (close, True)]):
         wanted = tracker.wanted(frame, boxes)
@@ -138,7 +174,7 @@ def test_overlapping_faces_are_always_embedded():
 
 
 def test_a_face_that_comes_back_adopts_one_nameless_track_at_most():
-    tracker = FaceTracker(CONFIG, 1, 4, MIN_NORM)
+    tracker = FaceTracker(CONFIG, 4, MIN_NORM)
     anna = np.eye(1, DIM, dtype=np.float32)
     nobody = np.zeros((2, DIM), np.float32)
     tracker.step(0, box(100, 100)[None], anna, np.array([4.0], np.float32))
@@ -150,7 +186,7 @@ def test_a_face_that_comes_back_adopts_one_nameless_track_at_most():
 
 
 def test_a_track_that_opens_without_an_embedding_asks_for_one_at_once():
-    tracker = FaceTracker(CONFIG, 1, 100, MIN_NORM)
+    tracker = FaceTracker(CONFIG, 100, MIN_NORM)
     face = box(100, 100)[None]
     tracker.step(0, face, np.zeros((1, DIM), np.float32), np.zeros(1, np.float32))
     assert tracker.wanted(1, face).tolist() == [True]

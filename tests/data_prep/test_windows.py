@@ -9,7 +9,8 @@ import pytest
 
 from data_prep.config import WindowConfig
 from data_prep.decode import decode_mp4
-from data_prep.windows import Framing, WindowRecorder, open_starts, unevenness, window_starts
+from data_prep.probe import unevenness
+from data_prep.windows import Framing, WindowRecorder, open_starts, window_starts
 
 SMALL = WindowConfig(num_frames=5, stride=2, hop=10, width_px=32, height_px=16)
 

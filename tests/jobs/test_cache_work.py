@@ -114,8 +114,8 @@ def test_half_precision_halves_latents_and_moves_losses_little(shards: Path, tmp
         opened = cached(config, model, tmp_path / "parts")
         samples.read_from(opened.cache)
         found[dtype] = losses(config, model, batches(config, samples, model))
-        item = opened.cache.read(samples.sample_row(0).sha256, samples.cut(0, 0))
-        sizes[dtype] = item.latents.numel() * item.latents.element_size()
+        latents = opened.cache.latents.read(samples.cut_name(0, samples.cut(0, 0)))["latents"]
+        sizes[dtype] = latents.numel() * latents.element_size()
     assert sizes["fp32"] == 2 * sizes["bf16"]
     for one, other in zip(found["fp32"], found["bf16"], strict=True):
         assert one["loss"] != other["loss"]

@@ -143,7 +143,7 @@ def test_a_second_sigterm_does_not_disturb_the_ending() -> None:
     [
         (["prepare", "a.csv", "--output", "o", "--no-such-flag"], "unrecognized arguments: --no-such-flag\n"),
         (["prepare", "a.csv"], "the following arguments are required: --output\n"),
-        (["prepare", "--output", "o"], "the following arguments are required: MANIFEST.csv\n"),
+        (["prepare", "--output", "o"], "the following arguments are required: MANIFEST\n"),
     ],
 )
 def test_a_wrong_command_line_exits_2_and_says_what_is_wrong(

@@ -50,6 +50,20 @@ def test_a_transformer_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert one["bytes"] == two["bytes"]
 
 
+def test_a_quantised_base_takes_less_and_no_stage_3_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["plan", "--model", "wan2.1-t2v-14b", "--json", "engine.dtype=bf16", "model.adapter.kind=lora"]
+    frozen = {}
+    for kind in ("dtype", "int8", "nf4"):
+        assert main([*asked, f"engine.base_precision={kind}"]) == 0
+        made = json.loads(capsys.readouterr().out)
+        frozen[kind] = made["bytes"]["weights, frozen"]
+        assert kind == "dtype" or all(found["zero_stage"] < 3 for found in made["would_fit"])
+    assert 0.5 < frozen["int8"] / frozen["dtype"] < 0.52
+    assert 0.25 < frozen["nf4"] / frozen["dtype"] < 0.29
+    assert main([*asked[:-1], "engine.base_precision=nf4"]) == 2
+    assert "only the frozen base under a LoRA" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("path", sorted(Path("jobs/configs").glob("train_[wc]*.yaml")), ids=lambda p: p.stem)
 def test_every_published_configuration_fits_the_gpus_that_it_asks_for(
     path: Path, capsys: pytest.CaptureFixture[str]

@@ -173,7 +173,9 @@ def test_wrong_words(words: tuple[str, ...], message: str, here: Path, say: Say)
     assert message in say(*words, code=2)
 
 
-@pytest.mark.parametrize("verb", ["prepare", "train", "cache"])
+@pytest.mark.parametrize(
+    "verb", ["train", *(pytest.param(verb, marks=pytest.mark.slow) for verb in ("prepare", "cache"))]
+)
 def test_the_status_of_a_failed_job_of_any_verb(verb: str, here: Path, say: Say) -> None:
     command = {
         "prepare": ["prepare", "none.csv", "--output", "out"],

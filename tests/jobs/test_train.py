@@ -242,6 +242,7 @@ def test_wrong_input_is_one_clear_line_and_leaves_no_run(
     assert not (place.folder("wrong") / "run.json").exists()
 
 
+@pytest.mark.slow
 def test_before_the_first_checkpoint_the_configuration_may_still_change(place: Workplace) -> None:
     broken = [
         "num_steps=2",

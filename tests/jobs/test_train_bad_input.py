@@ -104,6 +104,18 @@ CONFIGURATIONS: dict[str, tuple[list[str], str]] = {
         ["engine.deepspeed.zero_optimization.stage=1"],
         "zero_optimization.stage=1 is castbank's own; set engine.zero_stage instead",
     ),
+    "a key that DeepSpeed ignores": (
+        ["engine.deepspeed.wall_clock_break=true"],
+        "wall_clock_break is no key of DeepSpeed's, which would ignore it; did you mean wall_clock_breakdown",
+    ),
+    "a quantised base that is trained": (
+        ["engine.base_precision=int8"],
+        "base_precision=int8 with model.adapter.kind=full: only the frozen base under a LoRA is quantised",
+    ),
+    "a quantised base cut up": (
+        ["engine.base_precision=nf4", "model.adapter.kind=lora", "engine.zero_stage=3"],
+        "base_precision=nf4 with engine.zero_stage=3: stage 3 cuts weights up among the ranks",
+    ),
     "ZeRO knobs that exclude each other": (
         ["engine.offload_parameters=cpu"],
         "only engine.zero_stage=3 can offload parameters (engine.zero_stage=2); set it to 3",

@@ -68,7 +68,7 @@ class Ranks:
         return [line for line in self.log(index).read_text().splitlines() if "castbank" in line]
 
 
-@pytest.mark.parametrize("variables", [explicit, of_slurm])
+@pytest.mark.parametrize("variables", [explicit, pytest.param(of_slurm, marks=pytest.mark.slow)])
 def test_two_launched_ranks_learn_what_two_forked_ones_do(variables: Variables, place: Workplace) -> None:
     run = f"by-{variables.__name__}"
     ranks = Ranks(place, run, variables=variables).start()

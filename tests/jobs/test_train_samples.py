@@ -15,6 +15,7 @@ from pipeline import model as models
 from pipeline.config import TrainConfig
 from pipeline.data.packs import DamagedError
 from pipeline.data.samples import Samples
+from pipeline.data.stream import collate
 from pipeline.families.contract import LatentGrid
 from tests.small_cache import FAMILIES, RECOGNISER, cached, configured
 from tests.small_shards import make_shards
@@ -57,13 +58,13 @@ def test_a_whole_cache_is_read_a_part_is_said_and_off_is_off(begun: TrainConfig,
     fill(begun, tmp_path / "parts")
     for how in ("auto", "require"):
         samples, _ = open_samples(required(begun, how), RECOGNISER, pytest.fail)
-        assert samples.load(0, 0).frozen is not None
+        assert samples.load(0, 0).cached is not None
     off, _ = open_samples(required(begun, "off"), RECOGNISER, pytest.fail)
-    assert off.load(0, 0).frozen is None
+    assert off.load(0, 0).cached is None
     (more,) = (replace(begun, data=replace(begun.data, windows_per_sample=2)),)
     told: list[str] = []
     part, _ = open_samples(more, RECOGNISER, told.append)
-    assert part.load(0, 0).frozen is None
+    assert part.load(0, 0).cached is None
     assert "latents and 0 of 13 texts are not cached" in told[0] and "castbank cache --config" in told[0]
 
 
@@ -88,7 +89,7 @@ def test_damage_is_named_with_the_remedy(begun: TrainConfig, tmp_path: Path) -> 
         DamagedError, match=r"is damaged .its checksum differs.; run castbank cache with --check"
     ):
         for index in range(12):
-            samples.load(index, 0)
+            collate([samples.load(index, 0)])
 
 
 def test_the_table_says_what_each_bucket_costs(shards: Path, tmp_path: Path) -> None:

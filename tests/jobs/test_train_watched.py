@@ -54,6 +54,7 @@ def test_held_out_sources_are_validated_and_not_trained_on(watched: Workplace) -
     assert "validation_loss" not in at_step(watched, "watched", 3)
 
 
+@pytest.mark.slow
 def test_one_process_under_zero_3_finds_the_same(watched: Workplace) -> None:
     other = ("engine.num_processes=1", "engine.zero_stage=3", "tracking.kind=none")
     assert main(watched.arguments("alone", *WATCHED, *other)) == 0

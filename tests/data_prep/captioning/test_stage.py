@@ -69,7 +69,7 @@ def plans(works: Mapping[str, ClipWork]) -> list[Plan]:
             captions=work.clip.captions,
             guard_gap_s=1,
         )
-        made.append(Plan(note, training_caption(sentences, note.captions), (("t", 1),), ()))
+        made.append(Plan(note, training_caption(sentences, note.captions), (("t", 1),), (), 10_000))
     return made
 
 

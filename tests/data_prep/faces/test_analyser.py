@@ -78,8 +78,8 @@ def test_a_mirrored_picture_mirrors_yaw(analyser: FaceAnalyser, group: U8) -> No
     there = sorted(analyser.detect(group), key=lambda f: float(f.box_px[0]))
     back = sorted(analyser.detect(mirrored), key=lambda f: -float(f.box_px[0]))
     for face, twin in zip(there, back, strict=True):
-        yaw = analyser.measure(group, face).yaw_deg
-        assert analyser.measure(mirrored, twin).yaw_deg == pytest.approx(-yaw, abs=12)
+        yaw = analyser.measure(group, face).pose.yaw_deg
+        assert analyser.measure(mirrored, twin).pose.yaw_deg == pytest.approx(-yaw, abs=12)
 
 
 @pytest.mark.parametrize("pack", ["embedded", "embedded_alt"])

@@ -22,7 +22,7 @@ def test_points_of_crops_are_those_of_the_photograph(footage: Path, face_home: P
         frame = read_scene(footage, clip, (0,)).frames[0]
         for face in analyser.detect(frame):
             if face.score >= 0.8:
-                _, five = analyser._shape(frame, face)
+                five = analyser._shape(frame, face)[1]
                 crops.append(aligned_crop(frame, five))
                 expected.append(cv2.transform(five[None], crop_matrix(five))[0])
     assert len(crops) >= 4

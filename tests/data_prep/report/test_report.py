@@ -6,6 +6,7 @@ import base64
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
@@ -17,7 +18,9 @@ from data_prep.records import Captions, Decision, InputError
 from data_prep.report import write_report
 from data_prep.report.charts import Histogram, svg
 from data_prep.report.pictures import contact_sheet
+from data_prep.report.plots import calibration_plot, save_plots
 from data_prep.shards import CastMember, ReferenceNote, Sample, SampleNote, write_index, write_shard
+from tests.many_shards import make_many
 
 FRAMES, HEIGHT, WIDTH = 9, 48, 80
 
@@ -206,3 +209,61 @@ def test_bars_hold_the_counts_that_numpy_finds() -> None:
 
 def test_nothing_to_draw_is_said() -> None:
     assert "nothing to show" in svg(Histogram("x", [], 0.0, 1.0, 10))
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_many(tmp_path_factory.mktemp("many") / "shards", 130, 100)
+
+
+def test_many_samples_and_people_are_on_pages_that_lead_to_each_other(many: Path, tmp_path: Path) -> None:
+    front = write_report(many, tmp_path / "a report.html", quiet, num_shown=130)
+    pages = {path.name: path.read_text() for path in sorted((tmp_path / "a report.pages").iterdir())}
+    assert sorted(pages) == [
+        *(f"characters-{n:04d}.html" for n in (2, 3)),
+        *(f"samples-{n:04d}.html" for n in range(2, 7)),
+    ]
+    whole = [front.read_text(), *pages.values()]
+    found = re.findall(r'<article class="card sample" id="([^"]+)"', "".join(whole))
+    assert found == [f"clip-{n:06d}-0000" for n in range(130)]
+    assert "".join(whole).count('class="card person"') == 100
+    for html, base in [
+        (whole[0], tmp_path),
+        *((html, tmp_path / "a report.pages") for html in pages.values()),
+    ]:
+        assert Page(html).open == []
+        for link in re.findall(r'href="([^"#]*)#?([^"]*)"', html):
+            place = (base / unquote(link[0])).resolve() if link[0] else front
+            assert place.is_file(), link
+            assert not link[1] or f'id="{link[1]}"' in place.read_text(), link
+
+
+def test_pictures_wait_until_they_are_looked_at(many: Path, tmp_path: Path) -> None:
+    html = write_report(many, tmp_path / "report.html", quiet, num_shown=30).read_text()
+    assert html.count("<img ") == html.count('loading="lazy" decoding="async"') > 0
+
+
+def test_a_shorter_report_leaves_no_page_of_a_longer_one(many: Path, tmp_path: Path) -> None:
+    write_report(many, tmp_path / "report.html", quiet, num_shown=100)
+    write_report(many, tmp_path / "report.html", quiet, num_shown=30, num_people=10)
+    assert [path.name for path in (tmp_path / "report.pages").iterdir()] == ["samples-0002.html"]
+
+
+def test_every_shown_character_has_a_face(many: Path, tmp_path: Path) -> None:
+    html = write_report(many, tmp_path / "report.html", quiet, num_shown=1).read_text()
+    cards = re.findall(r'class="card person".*?(?=<div class="card person"|</section>)', html, re.DOTALL)
+    assert len(cards) == 48
+    assert all("<img" in card for card in cards)
+
+
+def test_plots_are_pictures_of_what_is_there(shards: Path, many: Path, tmp_path: Path) -> None:
+    curve = [{"threshold": at / 10, "false_accept": 1 - at / 10, "false_reject": None} for at in range(10)]
+    names = {path.name for path in save_plots(shards, tmp_path / "one")}
+    assert names == {"what_became.png", "left_out.png", "distributions.png", "people.png"}
+    assert {path.name for path in save_plots(many, tmp_path / "two")} == {"distributions.png", "people.png"}
+    figure = calibration_plot(curve, {"threshold": 0.4, "num_negative": 10, "num_positive": 0})
+    figure.savefig(tmp_path / "one" / "calibration.png")
+    for path in tmp_path.rglob("*.png"):
+        picture = cv2.imread(str(path))
+        assert picture is not None
+        assert picture.std() > 5

@@ -30,6 +30,7 @@ from data_prep.shards import (
     write_index,
     write_shard,
 )
+from data_prep.shards.sample import label_png
 
 FRAMES, HEIGHT, WIDTH = 5, 8, 16
 
@@ -213,6 +214,16 @@ def test_a_malformed_sample_is_refused(broken: Any, message: str) -> None:
 def test_what_another_writer_got_wrong_is_named(member: str, data: bytes, message: str) -> None:
     with pytest.raises(ShardError, match=message):
         decode_sample({**encode_sample(sample()), member: data})
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 13), (300, 64)])
+def test_other_readers_see_the_label_map_that_was_written(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    data = label_png(image)
+    with Image.open(io.BytesIO(data)) as opened:
+        opened.verify()
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), image)
+    np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED), image)
 
 
 def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def test_pictures_are_kept_where_landmarks_are_found_and_under_another_key(tmp_p
 
     stores = [FeatureStore(tmp_path, recogniser, "asked") for recogniser in (RECOGNISER, pictured)]
     other = FeatureStore(tmp_path, replace(pictured, landmarks_sha256="c" * 64), "asked")
-    assert len({store.folder for store in (*stores, other)}) == 3
+    assert len({store.packs.folder for store in (*stores, other)}) == 3
     for store, wanted in zip(stores, (plain, features), strict=True):
         store.get("d" * 64, lambda: (references, own))
         read = store.kept("d" * 64)
@@ -112,11 +113,34 @@ def test_nothing_stale_is_ever_used(change: str, tmp_path: Path) -> None:
 def test_a_damaged_file_is_computed_again(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path, RECOGNISER, "asked")
     first = store.get("c0ffee", faces)
-    (path,) = tmp_path.rglob("*.npz")
-    for damaged in (b"", path.read_bytes()[:-40]):
-        path.write_bytes(damaged)
-        again = store.get("c0ffee", faces)
-        np.testing.assert_array_equal(again.references, first.references)
+    store.keep({"decade": faces})  # what castbank cache wrote
+    for path in tmp_path.rglob("*.safetensors"):
+        whole = path.read_bytes()
+        flipped = bytes([*whole[:-30], whole[-30] ^ 1, *whole[-29:]])
+        for damaged in (b"", whole[:-40], flipped):
+            path.write_bytes(damaged)
+            opened = FeatureStore(tmp_path, RECOGNISER, "asked")
+            for name in ("c0ffee", "decade"):
+                np.testing.assert_array_equal(opened.get(name, faces).references, first.references)
+            again = FeatureStore(tmp_path, RECOGNISER, "asked")
+            assert again.kept("c0ffee") is not None and again.kept("decade") is not None
+
+
+def test_what_another_process_computes_while_training_is_found(tmp_path: Path) -> None:
+    one, other = (FeatureStore(tmp_path, RECOGNISER, "asked") for _ in range(2))
+    assert other.kept("c0ffee") is None
+    first = one.get("c0ffee", faces)
+    again = other.get("c0ffee", lambda: 1 // 0)  # type: ignore[arg-type, return-value]
+    np.testing.assert_array_equal(again.references, first.references)
+
+
+def test_files_of_an_earlier_version_are_not_read(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path, RECOGNISER, "asked")
+    old = tmp_path / hashlib.sha256(b"a" * 64 + b"/asked").hexdigest()[:16] / "c0"
+    for folder in (old, store.packs.folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(folder / "c0ffee.npz", references=np.zeros(3))
+    assert FeatureStore(tmp_path, RECOGNISER, "asked").kept("c0ffee") is None
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
@@ -133,7 +157,7 @@ def test_a_writer_that_dies_leaves_nothing_under_the_final_name(tmp_path: Path) 
 
     with pytest.raises(Full):
         FeatureStore(tmp_path, replace(RECOGNISER, embed=broken), "").get("b" * 64, faces)
-    assert not list(tmp_path.rglob("*.npz"))
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_own_face_is_the_largest_region_centred() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.data.packs import DamagedError, PackStore
+from data_prep.records import InputError
+from pipeline.data.packs import OPEN_FILES, DamagedError, PackStore
 
 KEY = {"family": "tiny", "fingerprint": "a" * 64}
 
@@ -20,6 +24,8 @@ def entries(seed: int = 0) -> dict[str, dict[str, torch.Tensor]]:
             "latents": torch.randn(3, k + 1, 5, generator=generator),
             "half": torch.randn(7, generator=generator).bfloat16(),
             "bytes": torch.arange(k, dtype=torch.uint8),  # none in the first
+            "flags": torch.tensor([True, False, True]),
+            "counts": torch.arange(65533, 65533 + k, dtype=torch.int32).to(torch.uint16),
             "count": torch.tensor(k),
         }
         for k in range(4)
@@ -46,6 +52,64 @@ def test_a_pack_is_a_plain_safetensors_file(tmp_path: Path) -> None:
     plain = load_file(path)
     for name, tensors in entries().items():
         assert all(torch.equal(plain[f"{name}/{key}"], value) for key, value in tensors.items())
+
+
+def test_an_entry_is_read_into_what_is_given_and_nothing_beside_it(tmp_path: Path) -> None:
+    store = PackStore(tmp_path, "latents", KEY)
+    store.write(entries())
+    for name, tensors in entries().items():
+        whole = torch.full((3, *tensors["latents"].shape), 7.0)
+        found = store.read(name, {"latents": whole[1]})
+        assert found["latents"].data_ptr() == whole[1].data_ptr()
+        assert torch.equal(whole[1], tensors["latents"]) and bool((whole[::2] == 7).all())
+        assert all(torch.equal(found[key], value) for key, value in tensors.items())
+
+
+def test_a_call_that_gives_less_than_all_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As network file systems and entries of more than 2 GiB do."""
+    store = PackStore(tmp_path, "latents", KEY)
+    store.write(entries())
+    whole = os.preadv
+    monkeypatch.setattr("os.preadv", lambda handle, views, at: whole(handle, [views[0][:5]], at))
+    for name, tensors in entries().items():
+        found = store.read(name)
+        assert all(torch.equal(found[key], value) for key, value in tensors.items())
+
+
+def test_threads_may_read_more_packs_than_stay_open(tmp_path: Path) -> None:
+    store = PackStore(tmp_path, "latents", KEY)
+    for number in range(OPEN_FILES + 6):
+        store.write({f"e{number}": {"latents": torch.full((1000,), number)}})
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda k: store.read(f"e{k}")["latents"], 4 * list(range(OPEN_FILES + 6))))
+    assert all(bool((value == k % (OPEN_FILES + 6)).all()) for k, value in enumerate(found))
+
+
+def test_one_written_alone_is_found_and_stands_in_for_a_damaged_one(tmp_path: Path) -> None:
+    one, other = (PackStore(tmp_path, "faces", KEY) for _ in range(2))
+    one.write(entries())
+    (path,) = one.folder.glob("*.safetensors")
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 4
+    path.write_bytes(data)
+    assert not other.find("e3") and not one.sound("e3")
+    one.write_alone("e3", entries()["e3"])
+    assert one.sound("e3") and other.find("e3") and other.sound("e3") and not other.find("e2")
+    again = PackStore(tmp_path, "faces", KEY)
+    assert all(again.sound(name) for name in entries())
+
+
+def test_shared_memory_that_is_full_is_no_damage(tmp_path: Path) -> None:
+    store = PackStore(tmp_path, "latents", KEY)
+    store.write(entries())
+    with (tmp_path / "room").open("w+b") as file:
+        file.truncate(4096)
+        memory = mmap.mmap(file.fileno(), 4096)
+        into = torch.frombuffer(memory, dtype=torch.float32)[: 3 * 4 * 5].view(3, 4, 5)
+        file.truncate(0)  # as a memory file system answers that has no room for the page
+        with pytest.raises(InputError, match=r"data\.num_workers: no room .*/dev/shm.*--shm-size") as caught:
+            store.read("e3", {"latents": into})
+        assert not isinstance(caught.value, DamagedError)
 
 
 def test_another_description_is_another_place_and_is_named(tmp_path: Path) -> None:

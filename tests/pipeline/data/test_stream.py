@@ -196,9 +196,9 @@ def test_damaged_bytes_are_named(shards: Path, tmp_path: Path) -> None:
 
 def test_features_are_kept_beside_the_shards_not_in_them(shards: Path) -> None:
     Samples(configured(shards), 0, RECOGNISER).load(0, 0)
-    assert list(Path(f"{shards}.features").rglob("*.npz"))
+    assert list(Path(f"{shards}.features").rglob("faces-*/*.safetensors"))
     assert {path.suffix for path in shards.iterdir()} == {".tar", ".json", ".jsonl"}
     elsewhere = shards.parent / "elsewhere"
     Samples(replace(configured(shards), features=str(elsewhere)), 0, RECOGNISER).load(0, 0)
-    assert list(elsewhere.rglob("*.npz"))
+    assert list(elsewhere.rglob("faces-*/*.safetensors"))
     assert NUM_FRAMES == 9

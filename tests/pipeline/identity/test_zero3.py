@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 
@@ -25,14 +24,8 @@ from tests.property_table import Table
 HEAVY = ("pipeline.training.engine", "diffusers", "transformers")
 OPTIONS = OptimizerConfig(warmup_steps=1)
 STEPS, SAMPLES = 4, 4
-plain_config = engines.zero_config
-
-
-def partitioned(config: EngineConfig, micro_batch: int) -> dict[str, object]:
-    """DeepSpeed keeps parameters below 100,000 numbers whole, which are all of a tiny model's."""
-    options = plain_config(config, micro_batch)
-    options["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-    return options
+# DeepSpeed keeps parameters below 100,000 numbers whole, which are all of a tiny model's
+PARTITIONED = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
 
 
 def objective_of(config: ModelConfig) -> tuple[DiffusionObjective, torch.optim.AdamW]:
@@ -44,11 +37,10 @@ def objective_of(config: ModelConfig) -> tuple[DiffusionObjective, torch.optim.A
 
 def train(rank: Rank, config: ModelConfig, batches: list[Batch]) -> int:
     """Half of each batch; reports the mean losses over both ranks."""
-    options = EngineConfig(zero_stage=3, timeout_s=120)
+    options = EngineConfig(zero_stage=3, timeout_s=120, deepspeed=PARTITIONED)
     engines.join(rank, meet(rank, options.join_timeout_s, "a test"), options)
     half, found = SAMPLES // 2, []
-    with patch.object(engines, "zero_config", partitioned):
-        engine = engines.Engine(*objective_of(config), options, half)
+    engine = engines.Engine(*objective_of(config), options, half)
     for batch in batches:
         own = slice(half * rank.index, half * (rank.index + 1))
         given = {f.name: getattr(batch, f.name) for f in fields(batch)}

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from pipeline.config import EngineConfig
-from pipeline.memory.states import MAX_LIVE, PERSISTENT, REDUCE_BUCKET, Counts, states
+from pipeline.memory.states import MAX_LIVE, PERSISTENT, Counts, states
+from pipeline.training.zero_config import REDUCE_BUCKET
 
 NUMBERS = 1_600_000_000
 COUNTS = Counts(NUMBERS, 0, 0)
@@ -54,6 +55,20 @@ def test_frozen_weights_are_shared_in_stage_3_alone() -> None:
     assert [states(counts, replace(BF16, zero_stage=s), 4).frozen for s in (0, 1, 2, 3)] == [18000] * 3 + [
         4500
     ]
+
+
+def test_the_bucket_is_no_larger_than_what_is_trained_or_as_a_user_says() -> None:
+    small = Counts(trained=1_000_000, frozen=NUMBERS, persistent=0)
+    assert states(small, replace(BF16, zero_stage=2), 4).bucket == 2 * 1_000_000
+    assert states(COUNTS, replace(BF16, zero_stage=2), 4).bucket == 2 * REDUCE_BUCKET
+    own = replace(BF16, zero_stage=2, deepspeed={"zero_optimization": {"reduce_bucket_size": 5e7}})
+    assert states(COUNTS, own, 4).bucket == 2 * 50_000_000
+
+
+def test_quantised_weights_take_what_is_said_of_them() -> None:
+    counts = Counts(trained=1000, frozen=9000, persistent=0, quantised=8000, quantised_bytes=4100)
+    assert [states(counts, replace(BF16, zero_stage=s), 4).frozen for s in (0, 1, 2)] == [2 * 1000 + 4100] * 3
+    assert counts.total == 10_000
 
 
 def test_buffers_are_deepspeeds_defaults() -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import Any, ClassVar
 
 import pytest
 
 from data_prep.records import InputError
 from pipeline.config import EngineConfig
-from pipeline.training.zero_config import check, refusals_named, zero_config
+from pipeline.training.zero_config import OURS, REDUCE_BUCKET, THEIRS, check, refusals_named, zero_config
 
 
 def test_nothing_is_left_to_deepspeeds_defaults() -> None:
-    config = zero_config(EngineConfig(gradient_clipping=0.0, zero_stage=1, dtype="bf16"), micro_batch=3)
+    config = zero_config(
+        EngineConfig(gradient_clipping=0.0, zero_stage=1, dtype="bf16"), micro_batch=3, num_trained=7
+    )
     assert config["gradient_clipping"] == 0.0
     assert config["zero_optimization"]["stage"] == 1
     assert config["bf16"]["enabled"]
     assert config["train_micro_batch_size_per_gpu"] == 3
+    assert config["zero_optimization"]["reduce_bucket_size"] == 7
+    whole = zero_config(EngineConfig(), micro_batch=3, num_trained=10**10)
+    assert whole["zero_optimization"]["reduce_bucket_size"] == REDUCE_BUCKET
 
 
 def test_keys_of_a_users_own_come_on_top() -> None:
@@ -26,7 +32,7 @@ def test_keys_of_a_users_own_come_on_top() -> None:
     }
     config = EngineConfig(zero_stage=2, offload_optimizer="cpu", deepspeed=own)
     check(config)
-    made = zero_config(config, 1)
+    made = zero_config(config, 1, 10**10)
     assert made["zero_optimization"]["stage"] == 2
     assert made["zero_optimization"]["reduce_bucket_size"] == 1000
     assert made["zero_optimization"]["offload_optimizer"] == {"device": "cpu", "pin_memory": True}
@@ -52,6 +58,49 @@ def test_a_key_that_is_a_knob_is_refused_by_name(own: dict[str, Any], message: s
     with pytest.raises(InputError) as error:
         check(EngineConfig(deepspeed=own))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("zero_optimisation", "did you mean zero_optimization"),
+        ("wall_clock_break_down", "did you mean wall_clock_breakdown"),
+        ("gradient_cliping", "did you mean gradient_clipping"),
+        ("colour", "it reads aio, autotuning"),
+    ],
+)
+def test_a_key_that_deepspeed_would_ignore_is_refused(key: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"engine.deepspeed: {key} is no key of DeepSpeed's.*{message}"):
+        check(EngineConfig(deepspeed={key: {}}))
+
+
+class Asked(dict[str, Any]):
+    """A configuration that remembers what it was asked for, by whoever holds a copy too."""
+
+    seen: ClassVar[set[str]] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.seen.add(key)
+        return super().get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        self.seen.add(str(key))
+        return super().__contains__(key)
+
+    def __copy__(self) -> Asked:
+        return Asked(self)
+
+
+def test_the_keys_are_those_that_deepspeeds_own_code_asks_for() -> None:
+    importlib.import_module("pipeline.training.engine")  # says which accelerator there is
+    theirs = importlib.import_module("deepspeed.runtime.config")
+    theirs.DeepSpeedConfig(
+        Asked(train_batch_size=1, train_micro_batch_size_per_gpu=1, gradient_accumulation_steps=1)
+    )
+    asked = Asked.seen - theirs._REMOVED_TOP_LEVEL_CONFIG_KEYS.keys()
+    assert asked <= {*THEIRS, *(name.split(".")[0] for name in OURS)}
+    otherwise = {"aio", "autotuning", "data_efficiency", "flops_profiler", "sequence_parallel_size"}
+    assert set(THEIRS) - asked == otherwise  # asked for by way of keys(), or before a copy is made
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The DeepSpeed engine behind five verbs: forward, backward, step, copy, load. Nothing else imports deepspeed.
+"""The DeepSpeed engine behind five verbs: forward, backward, step, copy, load.
 
 ZeRO's stage, the precision and the accumulation are numbers in one dictionary; the learning rate is a pure
 function of the step, so the engine carries no scheduler state.
@@ -7,102 +7,32 @@ function of the step, so the engine carries no scheduler state.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import logging
 import math
-import os
-import pickle
-import re
-import shutil
-from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-# A process that has asked the CUDA driver anything cannot fork children that use it, and ranks are forked:
-# PyTorch counts devices through NVML, and DeepSpeed is told which accelerator there is instead of trying each.
-os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
-
+import deepspeed
 import torch
 import torch.distributed as dist
-from torch.distributed import Store  # type: ignore[attr-defined]
-
-os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
-
-import deepspeed
-from deepspeed.checkpoint import ds_to_universal
-from deepspeed.ops import __compatible_ops__
 from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
-from deepspeed.runtime.fp16.loss_scaler import LossScaler
-from deepspeed.runtime.zero.config import ZeroStageEnum
-from deepspeed.utils.tensor_fragment import fragment_address
-from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
 from data_prep.records import InputError
 from pipeline.batch import Batch
 from pipeline.config import EmaConfig, EngineConfig
 from pipeline.objective.curves import divided
-from pipeline.ranks.rank import Rank, check_gpu
+from pipeline.training import nvme
 from pipeline.training.checkpoints import write_text
-from pipeline.training.ema import NAME, Ema, Fragment, fragments, read_whole, save_fragments
+from pipeline.training.ema import NAME, Ema, Fragment, fragments, save_fragments
+from pipeline.training.engine.files import TAG, UNIVERSAL, plain_records_only
 from pipeline.training.host_copy import to_host
 from pipeline.training.optimizer import FiniteSteps
 from pipeline.training.zero_config import plain, refusals_named, zero_config
 
-__compatible_ops__["deepspeed_shm_comm"] = False  # a minute of compilation for what training never uses
-deepspeed.utils.logger.setLevel(logging.WARNING)
-
-RECORDS = (LossScaler, ZeroStageEnum, fragment_address)  # all that its checkpoints hold beside plain values
-ONLY_WEIGHTS, ANYTHING = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-TAG = "engine"
-UNIVERSAL = "universal"
 SHAPES = "parameters.json"  # names and shapes of what was trained
 NO_EMA = EmaConfig()
-
-
-def join(rank: Rank, store: Store, config: EngineConfig) -> None:
-    """Enter the process group of the ranks that have met at ``store``; DeepSpeed then finds it made.
-    Raises InputError where there are GPUs, and none for this rank."""
-    os.environ.update(rank.environment())
-    if rank.address.host in (
-        "127.0.0.1",
-        "localhost",
-    ):  # a host's own name may lead to an address that is not up
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    limit = timedelta(seconds=config.timeout_s)
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    if backend == "nccl":
-        check_gpu(rank, torch.cuda.device_count())
-        torch.cuda.set_device(rank.local)
-    store.set_timeout(limit)
-    dist.init_process_group(backend, store=store, rank=rank.index, world_size=rank.world, timeout=limit)
-    deepspeed.init_distributed(backend, timeout=limit, verbose=False)
-
-
-def leave() -> None:
-    """Leave the process group, so that a later one in this process starts clean."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def gather(value: Any) -> list[Any]:
-    """Every rank's ``value``, in rank order; also a barrier."""
-    return _gathered(value, None)
-
-
-def gathering(config: EngineConfig) -> Callable[[Any], list[Any]]:
-    """A ``gather`` for another thread than the main one, whose turns do not mix with its; made by every rank."""
-    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=config.timeout_s))
-    return lambda value: _gathered(value, group)
-
-
-def _gathered(value: Any, group: dist.ProcessGroup | None) -> list[Any]:
-    values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value, group=group)
-    return values
 
 
 class _Copies(TorchCheckpointEngine):  # type: ignore[misc]
@@ -137,14 +67,19 @@ class Engine:
         ema: EmaConfig = NO_EMA,
     ) -> None:
         """Wrap ``objective``; ``universal`` where a checkpoint of another number of ranks will be loaded. Raises
-        InputError for keys of a user's that DeepSpeed refuses."""
-        options = zero_config(config, micro_batch)
+        InputError for keys of a user's that DeepSpeed refuses, and where this machine cannot offload as asked."""
+        nvme.check(config)
+        trained = (p for group in optimizer.param_groups for p in group["params"])
+        options = zero_config(config, micro_batch, sum(p.numel() for p in trained))
         options["checkpoint"]["load_universal"] = universal
         self._config, self._universal = config, universal
         self._rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._finite = FiniteSteps(optimizer, config.gradient_clipping) if plain(config) else None
+        kept = _full_precision(objective, config)
         with refusals_named(config):
             self._engine = deepspeed.initialize(model=objective, optimizer=optimizer, config=options)[0]
+        for parameter, values in kept:
+            parameter.data = values.to(parameter.device)
         self._engine.checkpoint_engine = _Copies()
         self._ema = Ema(ema, self._fragments()) if ema.decay > 0 else None
 
@@ -276,7 +211,7 @@ class Engine:
         """
         self._check_shapes(folder)
         tag = UNIVERSAL if self._universal else TAG
-        with _plain_records_only(folder):
+        with plain_records_only(folder):
             path, _ = self._engine.load_checkpoint(str(folder), tag=tag, load_module_strict=False)
         if path is None:
             raise RuntimeError(f"DeepSpeed found no checkpoint in {folder / tag}")
@@ -323,73 +258,12 @@ class Engine:
             )
 
 
-def make_universal(folder: Path) -> None:
-    """Write the checkpoint of ``folder`` once more, in the form that any number of processes can load.
-
-    Called by every rank; the first one works. Not for stage 0, whose checkpoints are the same for all.
-
-    Raises:
-        InputError: it holds what could run code.
-    """
-    if dist.get_rank() == 0:
-        target = folder / UNIVERSAL
-        shutil.rmtree(target, ignore_errors=True)  # of a conversion that was killed
-        options = {
-            "num_extract_workers": 1,
-            "num_merge_workers": 1,
-            "keep_temp_folder": False,
-            "strict": True,
-        }
-        places = {"input_folder": str(folder / TAG), "output_folder": str(target)}
-        with _plain_records_only(folder), _quiet():
-            ds_to_universal.main(Namespace(**places, **options, inject_missing_state=True))
-    dist.barrier()
-
-
-def trained_parameters(folder: Path, zero_stage: int) -> dict[str, torch.Tensor]:
-    """f32 values of the trained parameters, by name in the objective, read from a checkpoint by one process: their
-    moving average where it holds one.
-
-    Raises:
-        InputError: it holds what could run code.
-    """
-    if averages := read_whole(folder / TAG):
-        return averages
-    with _plain_records_only(folder):
-        if zero_stage == 0:
-            path = folder / TAG / "mp_rank_00_model_states.pt"
-            states = torch.load(path, map_location="cpu", weights_only=True)
-            return {name: value.float() for name, value in states["module"].items()}
-        with _quiet():
-            values: dict[str, torch.Tensor] = get_fp32_state_dict_from_zero_checkpoint(str(folder), tag=TAG)
-        return {name: value.clone() for name, value in values.items()}
-
-
-@contextlib.contextmanager
-def _plain_records_only(folder: Path) -> Iterator[None]:
-    """Whatever DeepSpeed asks for, its files are read without running anything that is written in them.
-
-    It reads with ``weights_only=False``, with which a pickle may call any function; the variable overrules that.
-    """
-    before = {name: os.environ.pop(name, None) for name in (ONLY_WEIGHTS, ANYTHING)}
-    os.environ[ONLY_WEIGHTS] = "1"
-    try:
-        with torch.serialization.safe_globals(list(RECORDS)):
-            yield
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        raise InputError(
-            f"checkpoint {str(folder)!r} is refused: it holds {found[1] if found else 'something'} beside tensors "
-            "and DeepSpeed's own records, which castbank never writes and which could run code when it is read. "
-            "Delete it to go on from the one before, and find out who has changed it"
-        ) from error
-    finally:
-        del os.environ[ONLY_WEIGHTS]
-        os.environ.update({name: value for name, value in before.items() if value is not None})
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """DeepSpeed's converters chat."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
+def _full_precision(
+    objective: torch.nn.Module, config: EngineConfig
+) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:
+    """The frozen weights that the objective wants in fp32 in bf16 training too, with their values: DeepSpeed makes
+    all bf16, and they are put back. Not at stage 3, which has cut them up by then."""
+    wanted = getattr(objective, "full_precision", None)
+    if wanted is None or config.dtype == "fp32" or config.zero_stage == 3:
+        return []
+    return [(parameter, parameter.data) for parameter in wanted()]
