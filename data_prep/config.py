@@ -146,7 +146,9 @@ class FaceConfig:
     det_width: int = 640  # multiples of 32; 640x384 finds 30 of 31 32-px faces at 33 ms a 720p frame
     det_height: int = 384
     detect_every: int = 4  # frames between detections where nothing moves; boxes in between are interpolated
-    max_travel: float = 0.1  # of a face's size: what has moved by more is looked for at once; large: never
+    max_travel: float = (
+        0.1  # of a face's size: what has moved by more is looked for at once; 1: detect_every is all
+    )
     embed_every: int = 4  # frames between embeddings of one track
     min_score: float = 0.65  # detector confidence for a face to join a track (OpenS2V's value)
     min_size_px: int = 24  # shorter box side

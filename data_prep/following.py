@@ -40,7 +40,7 @@ class FaceFollower:
         self._clip_id, self._config, self._thumb_scale = clip_id, config, thumb_scale
         self._faces: FaceAnalyser = analyser_for(faces.pack, (faces.det_width, faces.det_height))
         self._tracker = FaceTracker(config.tracks, faces.embed_every, config.link.min_norm)
-        self._pacer = Pacer(faces.detect_every, faces.max_travel)
+        self._pacer = Pacer(faces.detect_every, faces.max_travel, faces.min_size_px / thumb_scale)
         self._pacer.cut()
         self._seen: dict[int, Sightings] = {}
         self._looked: list[int] = []

@@ -11,6 +11,9 @@ import numpy as np
 
 from data_prep.records import F32, U8
 
+ANYWHERE = 1.0
+"""``max_travel`` from which motion does not matter: a face that moved by its own size is somewhere else."""
+
 
 class FlowMeter:
     """Optical flow between successive thumbnails."""
@@ -38,10 +41,12 @@ class FlowMeter:
 
 class Pacer:
     """When to look for faces: at the first frame, after ``every`` frames at the latest, and sooner where a face has
-    moved by more than ``max_travel`` of its size, where faces overlap, or where one was lost."""
+    moved by more than ``max_travel`` of its size, where something of a face's size has moved by as much (somebody
+    may have come in), where faces overlap, or where one was lost."""
 
-    def __init__(self, every: int, max_travel: float) -> None:
-        self._every, self._max_travel = every, max_travel
+    def __init__(self, every: int, max_travel: float, face_px: float) -> None:
+        """face_px: the smallest face that counts, in the flow's pixels."""
+        self._every, self._max_travel, self._face_px = every, max_travel, face_px
         self._moved: F32 | None = None
         self._since = 0
 
@@ -50,29 +55,31 @@ class Pacer:
         unsure: tracking asks for every frame. After True, the caller looks."""
         self._since += 1
         self._moved = flow.copy() if self._moved is None else self._moved + flow
-        if unsure or self._since >= self._every or self._travel(boxes) > self._max_travel:
-            self.looked()
+        if unsure or self._since >= self._every or self._has_moved(boxes):
+            self._since, self._moved = 0, None
             return True
         return False
-
-    def looked(self) -> None:
-        """Somebody looked at the frame that was last asked about."""
-        self._since, self._moved = 0, None
 
     def cut(self) -> None:
         """The next frame is a shot's first."""
         self._since, self._moved = self._every, None
 
-    def _travel(self, boxes: F32) -> float:
-        """The greatest of the faces' mean motions, each over the shorter side of its box."""
+    def _has_moved(self, boxes: F32) -> bool:
+        """Whether a known face has, or something that could be another one."""
+        if self._max_travel >= ANYWHERE:
+            return False
         assert self._moved is not None
-        height, width = self._moved.shape[:2]
-        most = 0.0
-        for x1, y1, x2, y2 in boxes.tolist():
-            left, right = (min(max(round(x), 0), width) for x in (x1, x2))
-            top, bottom = (min(max(round(y), 0), height) for y in (y1, y2))
-            inside = self._moved[top:bottom, left:right]
-            if inside.size:
-                mean_px = float(np.linalg.norm(inside, axis=-1).mean())
-                most = max(most, mean_px / max(min(x2 - x1, y2 - y1), 1.0))
-        return most
+        length = np.asarray(np.linalg.norm(self._moved, axis=-1), np.float32)
+        if (length > self._face_px).sum() > self._face_px**2:
+            return True
+        return any(_travel(length, box) > self._max_travel for box in boxes.tolist())
+
+
+def _travel(length: F32, box: list[float]) -> float:
+    """The mean of f32[h,w] motion within a box, over the box's shorter side; 0 outside the picture."""
+    x1, y1, x2, y2 = box
+    height, width = length.shape
+    left, right = (min(max(round(x), 0), width) for x in (x1, x2))
+    top, bottom = (min(max(round(y), 0), height) for y in (y1, y2))
+    inside = length[top:bottom, left:right]
+    return float(inside.mean()) / max(min(x2 - x1, y2 - y1), 1.0) if inside.size else 0.0

@@ -29,7 +29,8 @@ MEMORY = 0.9
 @dataclass(eq=False)
 class _Live:
     """A track that may still be continued. first, seen: frames of its first and last detection; embedded: of its
-    last embedding; velocity: f32[4] px a frame; memory: sum of reliable embeddings, zero if none."""
+    last embedding; velocity: f32[4] px a frame; memory: sum of reliable embeddings, zero if none; num_known: how
+    many of them; latest: the last embedding, reliable or not, zero if none."""
 
     number: int
     first: int
@@ -38,6 +39,8 @@ class _Live:
     seen: int
     embedded: int
     memory: F32
+    latest: F32
+    num_known: int = 0
 
     def predicted(self, frame: int) -> F32:
         return np.asarray(self.box_px + self.velocity * (frame - self.seen), np.float32)
@@ -57,7 +60,8 @@ class FaceTracker:
     Detections may be any number of frames apart; successive ones are those of two calls of ``step``.
 
     A face that comes out from behind another is at first too covered to be known, and opens a track of its own.
-    As soon as it is known to be a lost one, that track adopts the nameless one: see ``adopted``.
+    As soon as it is known to be a lost one, that track adopts the nameless one: see ``adopted``. One embedding that
+    passed for reliable is not a name yet: half a face may be long enough and look like nobody.
     """
 
     def __init__(self, config: TrackConfig, embed_every: int, min_norm: float) -> None:
@@ -130,7 +134,9 @@ class FaceTracker:
     def _opened(self, frame: int, box_px: F32, no_memory: F32) -> _Live:
         self._num_tracks += 1
         never = frame - self._embed_every  # the next sighting wants an embedding, if this one has none
-        return _Live(self._num_tracks - 1, frame, box_px, np.zeros(4, np.float32), frame, never, no_memory)
+        return _Live(
+            self._num_tracks - 1, frame, box_px, np.zeros(4, np.float32), frame, never, no_memory, no_memory
+        )
 
     def _move(self, track: _Live, frame: int, box_px: F32) -> None:
         # half the new velocity: one box that is off does not throw the next prediction
@@ -144,7 +150,7 @@ class FaceTracker:
         nameless = [
             other
             for other in self._live
-            if not other.memory.any()
+            if self._is_nameless(other, track)
             and other.number not in matched
             and other.first > track.seen
             and other.seen >= self._looked
@@ -157,11 +163,20 @@ class FaceTracker:
             self.adopted[nameless[best].number] = track.number
             self._live.remove(nameless[best])
 
+    def _is_nameless(self, other: _Live, track: _Live) -> bool:
+        """Whether a track is not known to be another's: it has no reliable embedding, or one (of a face that was
+        half out from behind something, say) and has since come to look like the track."""
+        if other.num_known == 0:
+            return True
+        length = max(float(np.linalg.norm(track.memory)), 1e-9)
+        return other.num_known == 1 and float(other.latest @ track.memory) / length >= self._config.min_cosine
+
     def _remember(self, track: _Live, frame: int, embedding: F32, norm: float) -> None:
         if norm > 0:
-            track.embedded = frame
+            track.embedded, track.latest = frame, embedding
             if norm >= self._min_norm:
                 track.memory = np.asarray(track.memory * MEMORY + embedding, np.float32)
+                track.num_known += 1
 
     def _overlap(self, frame: int, boxes_px: F32) -> F32:
         """f32[tracks,n] of the predicted boxes; 0 for who is gone: nobody keeps their course that long."""

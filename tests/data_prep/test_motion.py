@@ -61,8 +61,8 @@ def moving(x, num_frames, place=np.s_[:, :]):
     return [flow] * num_frames
 
 
-def begun(every=4, max_travel=0.1):
-    pacer = Pacer(every, max_travel)
+def begun(every=4, max_travel=0.1, face_px=6.0):
+    pacer = Pacer(every, max_travel, face_px)
     pacer.cut()
     return pacer
 
@@ -75,15 +75,18 @@ def test_where_nothing_moves_every_fourth_frame_is_enough():
 
 def test_a_face_that_moves_by_a_tenth_of_its_size_is_looked_for():
     """4 px: at 3 px a frame the second frame is too far, at 5 px the first."""
-    assert looked(begun(), moving(3, 7)) == [0, 2, 4, 6]
+    assert looked(begun(), moving(3, 7, np.s_[:, :90])) == [0, 2, 4, 6]
     assert looked(begun(), moving(5, 4)) == [0, 1, 2, 3]
-    assert looked(begun(max_travel=100), moving(5, 9)) == [0, 4, 8]
+    assert looked(begun(max_travel=1), moving(5, 9)) == [0, 4, 8]
 
 
-def test_only_motion_at_a_face_counts():
-    assert looked(begun(), moving(9, 9, np.s_[:, 90:])) == [0, 4, 8]
+def test_elsewhere_only_what_could_be_a_face_counts():
+    """Faces are 6 px or larger: 5 by 5 px that move, and 60 by 90 that move by less than 6 px in all, are none."""
+    assert looked(begun(), moving(9, 9, np.s_[:5, 90:95])) == [0, 4, 8]
+    assert looked(begun(), moving(1.4, 9, np.s_[:, 100:])) == [0, 4, 8]
+    assert looked(begun(), moving(3.5, 7, np.s_[:, 100:])) == [0, 2, 4, 6]  # somebody comes in
     outside = np.array([[200, 200, 240, 240]], np.float32)  # predicted to have left the view
-    assert looked(begun(), moving(9, 9), outside) == [0, 4, 8]
+    assert looked(begun(), moving(1.4, 9), outside) == [0, 4, 8]
 
 
 def test_every_frame_while_the_tracker_is_unsure_and_at_a_cut():

@@ -185,6 +185,26 @@ def test_a_face_that_comes_back_adopts_one_nameless_track_at_most():
     assert tracker.adopted == {1: 0}
 
 
+def half_out(num_known, looks_like):
+    """Anna is lost; a face half out from behind something, its embedding like nobody's yet long enough, comes to
+    look like ``looks_like`` though too covered to be sure; then Anna is known where it was. The tracks adopted."""
+    tracker = FaceTracker(CONFIG, 4, MIN_NORM)
+    anna, ben, nobody = np.eye(3, DIM, dtype=np.float32)
+    at = box(300, 100)[None]
+    tracker.step(0, box(100, 100)[None], anna[None], np.array([4.0], np.float32))
+    for frame in range(5, 5 + num_known):
+        tracker.step(frame, at, nobody[None], np.array([3.0], np.float32))
+    tracker.step(8, at, {"anna": anna, "ben": ben}[looks_like][None], np.array([2.7], np.float32))
+    assert tracker.step(9, at, anna[None], np.array([4.0], np.float32)).tolist() == [0]
+    return tracker.adopted
+
+
+def test_half_a_face_that_turns_out_to_be_somebody_is_no_track_of_its_own():
+    assert half_out(1, "anna") == {1: 0}
+    assert half_out(1, "ben") == {}  # no doubt is resolved by place alone
+    assert half_out(2, "anna") == {}  # nor against two embeddings
+
+
 def test_a_track_that_opens_without_an_embedding_asks_for_one_at_once():
     tracker = FaceTracker(CONFIG, 100, MIN_NORM)
     face = box(100, 100)[None]
