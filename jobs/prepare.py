@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from data_prep.parts import Part
     from data_prep.work import TooManyFailedError
     from jobs.config import load, save
-    from jobs.prepare_tracking import StageTimes, track
+    from jobs.prepare_tracking import track
     from jobs.progress import ProgressBar
 
     part = None if args.part is None else Part.parse(args.part)
@@ -87,23 +88,22 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--replay belongs to the run without --part; a part always tries again what failed")
     if part is not None:
         return _run_part(args, part, config)
+    began_ms = int(time.time() * 1000)
     try:
         with ProgressBar() as progress:
-            times = StageTimes(progress)
             prepared = prepare(
                 _patient(config),
-                times,
+                progress,
                 again=Again(args.replay, args.repack),
                 on_busy=progress.busy,
                 captioner=_captioner(config.captions),
             )
-            times.stop()
     except TooManyFailedError as error:
         save(config, args.output / STOPPED)
         raise InputError(f"{error}\n{_after_stop(args)}") from error
     save(config, prepared.folder)
     sys.stdout.write(_summary(args.output, prepared))
-    told = track(config, times)
+    told = track(config, began_ms, prepared.stages)
     if told:
         sys.stdout.write(told + "\n")
     return 0 if prepared.facts["num_samples"] else EXIT_EMPTY

@@ -13,14 +13,14 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.atomic import write_atomic
 from data_prep.commit import WORK
 from data_prep.config import PrepareConfig
-from data_prep.records import Progress
+from data_prep.stages import Stage
 from jobs import config as configs
 
 if TYPE_CHECKING:
@@ -30,30 +30,14 @@ LOGGER = logging.getLogger(__name__)
 TOLD = "mlflow.json"  # in the output's work folder: which generation has been told, where, as which run
 GENERATION_TAG = "castbank.generation"
 NUM_SAMPLES, NUM_PEOPLE = 24, 48  # in the report that is uploaded: one page
-ARTIFACTS = ("config.yaml", "ledger.parquet", "manifest.json", "calibration.json", "characters.json")
-
-
-class StageTimes:
-    """Seconds that each stage took, by what it reports to ``on_progress``, which is passed on."""
-
-    def __init__(self, on_progress: Progress) -> None:
-        self._pass_on, self._stage, self._since_s = on_progress, "", time.monotonic()
-        self.began_ms = int(time.time() * 1000)
-        self.seconds: dict[str, float] = {}
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """As ``Progress``."""
-        if stage != self._stage:
-            self.stop()
-            self._stage, self._since_s = stage, time.monotonic()
-        self._pass_on(stage, done, total)
-
-    def stop(self) -> None:
-        """The last stage has ended."""
-        if self._stage:
-            spent_s = time.monotonic() - self._since_s
-            self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + spent_s
-        self._stage = ""
+ARTIFACTS = (
+    "config.yaml",
+    "ledger.parquet",
+    "ledger.html",
+    "manifest.json",
+    "calibration.json",
+    "characters.json",
+)
 
 
 def place(config: PrepareConfig) -> str:
@@ -61,8 +45,9 @@ def place(config: PrepareConfig) -> str:
     return config.tracking.uri or f"sqlite:///{Path(config.output).resolve().parent / 'mlflow.db'}"
 
 
-def track(config: PrepareConfig, times: StageTimes) -> str:
-    """Tell MLflow of the shards that stand in the output, once; returns a line that says where, or nothing."""
+def track(config: PrepareConfig, began_ms: int, stages: Sequence[Stage]) -> str:
+    """Tell MLflow of the shards that stand in the output, once, with the time since 1970 at which the work on them
+    began and what its stages took; returns a line that says where, or nothing."""
     if config.tracking.kind == "none":
         return ""
     from data_prep.shards.files import read_manifest
@@ -75,7 +60,7 @@ def track(config: PrepareConfig, times: StageTimes) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
-        run_id = _tell(config, times, manifest)
+        run_id = _tell(config, began_ms, stages, manifest)
     except (MlflowException, OSError) as error:
         LOGGER.warning(
             "MLflow at %s: %s; the shards are whole, and the same command again tells it of them",
@@ -97,7 +82,7 @@ def _told(note: Path, generation: str, where: list[str]) -> bool:
     return bool(known["generation"] == generation and known["where"] == where)
 
 
-def _tell(config: PrepareConfig, times: StageTimes, manifest: Manifest) -> str:
+def _tell(config: PrepareConfig, began_ms: int, stages: Sequence[Stage], manifest: Manifest) -> str:
     """Make the run, or go on with one that an attempt left unfinished; its id."""
     import mlflow.environment_variables as limits
     from mlflow import MlflowClient
@@ -105,9 +90,11 @@ def _tell(config: PrepareConfig, times: StageTimes, manifest: Manifest) -> str:
     limits.MLFLOW_HTTP_REQUEST_TIMEOUT.set(5)  # the defaults block for four minutes on a dead server
     limits.MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
     client = MlflowClient(place(config))
-    run_id = _run(client, config, times, manifest.index_sha256)
+    run_id = _run(client, config, began_ms, manifest.index_sha256)
     _describe(client, run_id, config, manifest)
-    _log_metrics(client, run_id, figures(manifest) | {f"seconds/{k}": v for k, v in times.seconds.items()})
+    seconds = {f"seconds/{stage.name}": stage.seconds for stage in stages}
+    busy = {f"workers_busy/{one.name}": one.occupancy for one in stages if one.occupancy is not None}
+    _log_metrics(client, run_id, figures(manifest) | seconds | busy)
     with tempfile.TemporaryDirectory() as aside:
         _draw(Path(config.output), Path(aside))
         client.log_artifacts(run_id, aside)
@@ -115,7 +102,7 @@ def _tell(config: PrepareConfig, times: StageTimes, manifest: Manifest) -> str:
     return run_id
 
 
-def _run(client: Any, config: PrepareConfig, times: StageTimes, generation: str) -> str:
+def _run(client: Any, config: PrepareConfig, began_ms: int, generation: str) -> str:
     output = Path(config.output).resolve()
     found = client.get_experiment_by_name(config.tracking.experiment)
     if found is None:
@@ -133,7 +120,7 @@ def _run(client: Any, config: PrepareConfig, times: StageTimes, generation: str)
         "castbank.shards": str(output),
         "castbank.host": socket.gethostname(),
     }
-    made = client.create_run(experiment, start_time=times.began_ms, tags=tags, run_name=output.name)
+    made = client.create_run(experiment, start_time=began_ms, tags=tags, run_name=output.name)
     return str(made.info.run_id)
 
 

@@ -12,8 +12,9 @@ from data_prep import ledger
 from data_prep.config import PrepareConfig, TrackingConfig
 from data_prep.records import Decision
 from data_prep.shards import ShardSet, write_index
+from data_prep.stages import Stage
 from jobs.config import save
-from jobs.prepare_tracking import StageTimes, figures, track
+from jobs.prepare_tracking import figures, track
 from tests.small_shards import make_shards
 
 FACTS = {
@@ -28,12 +29,8 @@ FACTS = {
 }
 
 
-def times() -> StageTimes:
-    found = StageTimes(lambda *_: None)
-    found("analyse", 1, 2)
-    found("pack", 1, 1)
-    found.stop()
-    return found
+BEGAN_MS = 1_700_000_000_000
+STAGES = (Stage("analyse", 4.0, 2, 0.9), Stage("pack", 1.0, 1, None))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +52,7 @@ def test_a_run_has_what_a_person_looks_for_and_is_told_once(config: PrepareConfi
     from mlflow import MlflowClient
 
     output = Path(config.output)
-    said = track(config, times())
+    said = track(config, BEGAN_MS, STAGES)
     assert "in experiment 'castbank'" in said
     client = MlflowClient(f"sqlite:///{output.parent / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("castbank").experiment_id
@@ -67,7 +64,8 @@ def test_a_run_has_what_a_person_looks_for_and_is_told_once(config: PrepareConfi
     assert (metrics["num_clips"], metrics["num_shards"]) == (12, 2)
     assert metrics["identities/false_accept"] == 0.01
     assert metrics["left_out/window/too_few_references"] == 3
-    assert metrics["seconds/analyse"] >= 0
+    assert (metrics["seconds/analyse"], metrics["seconds/pack"]) == (4.0, 1.0)
+    assert metrics["workers_busy/analyse"] == 0.9 and "workers_busy/pack" not in metrics
     (dataset,) = run.inputs.dataset_inputs
     index = ShardSet.open(output).manifest.index_sha256
     assert (dataset.dataset.name, dataset.dataset.digest) == (output.name, index[:36])
@@ -82,10 +80,10 @@ def test_a_run_has_what_a_person_looks_for_and_is_told_once(config: PrepareConfi
     }
     plots = {file.path for file in client.list_artifacts(run.info.run_id, "plots")}
     assert {"plots/calibration.png", "plots/what_became.png", "plots/distributions.png"} <= plots
-    assert track(config, times()) == ""
+    assert track(config, BEGAN_MS, STAGES) == ""
     assert len(client.search_runs([experiment])) == 1
     (output / ".work" / "mlflow.json").unlink()  # killed before it could note that it had told
-    assert run.info.run_id in track(config, times())
+    assert run.info.run_id in track(config, BEGAN_MS, STAGES)
     assert len(client.search_runs([experiment])) == 1
 
 
@@ -93,14 +91,14 @@ def test_a_server_that_is_away_costs_a_warning(
     config: PrepareConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     away = replace(config, tracking=TrackingConfig(uri="http://127.0.0.1:9"))
-    assert track(away, times()) == ""
+    assert track(away, BEGAN_MS, STAGES) == ""
     assert "the shards are whole, and the same command again tells it" in caplog.text
 
 
 def test_who_wants_none_gets_none(config: PrepareConfig, tmp_path: Path) -> None:
     output = make_shards(tmp_path / "shards", 2)
     none = replace(config, output=str(output), tracking=TrackingConfig(kind="none"))
-    assert track(none, times()) == ""
+    assert track(none, BEGAN_MS, STAGES) == ""
     assert not (tmp_path / "mlflow.db").exists()
 
 
