@@ -1,6 +1,7 @@
 """The knobs of preparation, each declared once, with its default, unit and reason, and checked when it is made.
 
-A limit that only holds for one recogniser is 0 here, which takes the face pack's own (see ``data_prep.limits``).
+A limit that only holds for one recogniser is 0 here, which takes the face pack's own (see
+``data_prep.analysis.limits``).
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class ShotConfig:
 @dataclass(frozen=True)
 class QualityConfig:
     """Which shots give windows, by their pictures; every limit but -1 replaces the preset's (see
-    data_prep/quality.py).
+    data_prep/analysis/quality.py).
 
     Changing a preset or a limit judges again what is measured already; only text_detector needs another analysis.
     """

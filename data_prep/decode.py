@@ -19,9 +19,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from data_prep.config import Reader
-from data_prep.probe import Probe, Trait, UnusableError, opened, probe
 from data_prep.records import F64, U8, InputError
-from data_prep.tone import HLG, PQ, to_sdr
+from data_prep.video.probe import Probe, Trait, UnusableError, opened, probe
+from data_prep.video.tone import HLG, PQ, to_sdr
 
 READ_BY_DECORD: frozenset[Trait] = frozenset({"variable_rate"})
 """The traits that decord reads exactly: time stamps are used, never ``index / fps``."""

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from data_prep.decode import fitting_reader, num_decoded
-from data_prep.probe import probe
+from data_prep.video.probe import probe
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 
