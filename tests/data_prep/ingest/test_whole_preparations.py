@@ -61,9 +61,9 @@ def prepared(config: PrepareConfig, manifest: str, clips: str) -> dict[str, str]
     return hashes(Path(config.output))
 
 
-def without_manifest(found: dict[str, str]) -> dict[str, str]:
-    """The manifest says what the shards were made from, of S3 by its ETags; all else is the clips' alone."""
-    return {name: value for name, value in found.items() if name != "manifest.json"}
+def without_origins(found: dict[str, str]) -> dict[str, str]:
+    """Manifest and lineage say what the shards were made from, of S3 by its ETags; all else is the clips' alone."""
+    return {name: value for name, value in found.items() if name not in ("manifest.json", "lineage.jsonl")}
 
 
 @pytest.mark.parametrize("every", [0, 3])
@@ -73,16 +73,17 @@ def test_s3_calm_or_failing_every_third_call(
     place = s3.put(corpus, "corpus")
     s3.faults.every = every
     found = prepared(config_for(corpus, tmp_path / "out"), f"{place}/short.csv", f"{place}/clips")
-    assert without_manifest(found) == without_manifest(expected)
+    assert without_origins(found) == without_origins(expected)
     assert len(expected) > 8
     assert (s3.faults.num_failed > 5) == bool(every)
-    facts = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    (tmp_path.parent / f"manifest-{every}.json").write_text(json.dumps(facts))
+    for name in ("manifest.json", "lineage.jsonl"):
+        shutil.copy(tmp_path / "out" / name, tmp_path.parent / f"{every}-{name}")
 
 
 def test_both_of_those_even_say_the_same_of_where_they_came_from(tmp_path: Path) -> None:
-    calm, failing = (tmp_path.parent / f"manifest-{every}.json" for every in (0, 3))
-    assert calm.read_text() == failing.read_text()
+    for name in ("manifest.json", "lineage.jsonl"):
+        calm, failing = (tmp_path.parent / f"{every}-{name}" for every in (0, 3))
+        assert calm.read_text() == failing.read_text()
 
 
 def test_zips_as_ultravideo_has_them(corpus: Path, expected: dict[str, str], tmp_path: Path) -> None:
@@ -133,5 +134,5 @@ def test_a_webdataset_tree_gives_what_a_folder_with_sidecars_gives(
     s3.faults.every = 3
     tree = s3.put(tmp_path / "tree", "tree")
     from_tars = prepared(replace(config, output=str(tmp_path / "two")), tree, "")
-    assert without_manifest(from_tars) == without_manifest(from_files)
+    assert without_origins(from_tars) == without_origins(from_files)
     assert sum(name.endswith(".tar") for name in from_files) >= 2
