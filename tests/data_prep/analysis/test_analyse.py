@@ -111,7 +111,7 @@ def test_the_mask_may_be_told_its_kind_and_nothing_else_changes(two_shots):
         np.testing.assert_array_equal(mesh.boxes_px, ellipse.boxes_px)
         np.testing.assert_array_equal(mesh.crop_landmarks_px, ellipse.crop_landmarks_px)
         apart = np.linalg.norm(mesh.ovals_px - ellipse.ovals_px, axis=2).mean()
-        assert 0.3 < apart < 0.2 * np.ptp(mesh.ovals_px, axis=1).mean()
+        assert 0.3 < apart < 0.5 * np.ptp(mesh.ovals_px, axis=1).mean()  # of a profile, points slide along
     assert any(
         (a.track_map != b.track_map).any() for a, b in zip(best.windows, round_ones.windows, strict=True)
     )
