@@ -19,7 +19,7 @@ from data_prep.config import (
     UnusualConfig,
     WindowConfig,
 )
-from data_prep.decode import decode_mp4
+from data_prep.decode import decode_mp4, decoder_versions
 from data_prep.records import AnalysedClip, Clip, FaceTrack
 from data_prep.tracks import iou
 
@@ -65,7 +65,7 @@ def two_shots(face_home, make_video, group) -> tuple[Path, AnalysedClip]:
 def test_six_people_in_two_shots(two_shots):
     _, analysed = two_shots
     assert [(s.start, s.end) for s in analysed.shots] == [(0, 18), (18, 30)]
-    assert (analysed.width_px, analysed.height_px, analysed.decoder) == (*SIZE_PX, "decord 0.6.0")
+    assert (analysed.width_px, analysed.height_px, analysed.decoder) == (*SIZE_PX, decoder_versions()["pyav"])
     np.testing.assert_allclose(analysed.times_s, np.arange(30) / 25, atol=1e-5)
     by_shot = [[t for t in analysed.tracks if t.shot == shot] for shot in (0, 1)]
     assert [len(tracks) for tracks in by_shot] == [6, 6]
