@@ -135,7 +135,7 @@ class InstalledPack:
 
     def require_shape(self, shape: MaskShape) -> None:
         """Raises InputError where the pack's landmarks cannot draw it."""
-        if shape not in ("auto", *self.shapes):
+        if shape != "auto" and shape not in self.shapes:
             raise InputError(
                 f"masks.shape: came {shape!r}, the landmarks of face pack {self.spec.name!r} draw "
                 f"{', '.join(self.shapes)}; take one of these, or auto"
