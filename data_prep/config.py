@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from data_prep.records import InputError, MaskRegion
+from data_prep.records import InputError, MaskRegion, MaskShape
 
 
 def _check(section: str, made: object, **allowed: tuple[float, float]) -> None:
@@ -225,17 +225,20 @@ class WindowConfig:
 
 @dataclass(frozen=True)
 class MaskConfig:
-    """What of a person the label map shows."""
+    """What of a person the label map shows, and how their face is outlined."""
 
     # person: hair, clothes and body too, 3 ms a frame and person (castbank faces install person); boxes stay
     # those of faces
     region: MaskRegion = "face"
+    # auto: the best of them that the face pack can draw; mesh: the oval of its 468 points; hull: the convex hull of
+    # its 106 points, or of its 468; ellipse: through eyes, nose and mouth, which every pack finds
+    shape: MaskShape = "auto"
 
     def __post_init__(self) -> None:
-        if self.region not in get_args(MaskRegion):
-            raise InputError(
-                f"masks.region: came {self.region!r}, allowed are {', '.join(get_args(MaskRegion))}; correct it"
-            )
+        for name, kinds in (("region", get_args(MaskRegion)), ("shape", get_args(MaskShape))):
+            if getattr(self, name) not in kinds:
+                came = getattr(self, name)
+                raise InputError(f"masks.{name}: came {came!r}, allowed are {', '.join(kinds)}; correct it")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ Consent = Literal["granted", "unknown", "refused"]
 Fate = Literal["kept", "dropped", "quarantined"]
 Origin = Literal["other_clip", "other_shot", "same_shot"]
 MaskRegion = Literal["face", "person"]
+MaskShape = Literal["auto", "mesh", "hull", "ellipse"]
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, items done, items in all); the command line draws it, a test may ignore it."""
@@ -92,7 +93,8 @@ class FaceTrack:
     sharpness: f32[N] variance of the Laplacian of the aligned 112-px crop, 0 where not embedded; yaw_deg,
     pitch_deg, roll_deg: f32[N], all 0 upright into the camera, positive towards image right, upwards, clockwise;
     embedded: bool[N]; embeddings: f32[N,D] unit rows, zeros where not embedded; crop_frames: int32[K] and crops:
-    u8[K,112,112,3] RGB, aligned, the reference candidates.
+    u8[K,112,112,3] RGB, aligned, the reference candidates; crop_landmarks_px: f32[K,5,2] the five points in each
+    crop's pixels, as it was aligned by them.
     """
 
     id: str
@@ -112,6 +114,7 @@ class FaceTrack:
     embeddings: F32
     crop_frames: I32
     crops: U8
+    crop_landmarks_px: F32
 
     def row(self, frame: int) -> int:
         """Position of a frame in the arrays; raises KeyError where the track does not see the frame."""

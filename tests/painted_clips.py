@@ -83,6 +83,7 @@ def paint_track(clip_id: str, at: int, person: int, rng: np.random.Generator) ->
         embeddings=np.asarray(faces, np.float32),
         crop_frames=frames[embedded][::3],
         crops=rng.integers(0, 256, (4, 112, 112, 3), np.uint8),
+        crop_landmarks_px=np.zeros((4, 5, 2), np.float32),
     )
 
 

@@ -100,6 +100,7 @@ def track(number: int, frames: list[int], x: float) -> FaceTrack:
         embeddings=np.zeros((count, 4), np.float32),
         crop_frames=np.zeros(0, np.int32),
         crops=np.zeros((0, 112, 112, 3), np.uint8),
+        crop_landmarks_px=np.zeros((0, 5, 2), np.float32),
     )
 
 

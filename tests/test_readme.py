@@ -37,3 +37,11 @@ def test_every_dependency_is_pinned() -> None:
 
 def test_every_verb_is_shown() -> None:
     assert not [verb for verb in VERBS if f"castbank {verb}" not in README]
+
+
+def test_every_test_that_a_complaint_is_answered_with_is_there() -> None:
+    part = README.split("### What users of other pipelines complain about")[1].split("\n## ")[0]
+    named = set(re.findall(r"`(test_\w+)`", part))
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) > 15
+    assert not [name for name in named if f"def {name}(" not in text]

@@ -87,7 +87,7 @@ class FaceFollower:
         boxes_px = np.asarray([face.box_px for face in faces], np.float32).reshape(-1, 4)
         wanted = self._tracker.wanted(frame.number, boxes_px)
         measured = [
-            self._faces.measure(frame.image, f) if frame.used or w else None
+            self._faces.measure(frame.image, f, self._config.masks.shape) if frame.used or w else None
             for f, w in zip(faces, wanted, strict=True)
         ]
         embeddings, norms = self._embed(measured, wanted)
@@ -129,7 +129,13 @@ class FaceFollower:
         angles = np.array([(measured.pose.yaw_deg, measured.pose.pitch_deg)], np.float32)
         sharpness, norm = np.array([measured.sharpness], np.float32), np.array([sighting.norm], np.float32)
         quality = face_quality(size_px, sharpness, angles, norm, self._config.link.min_norm)
-        return Crop(sighting.frame, measured.crop, measured.pose.yaw_deg, float(quality.overall[0]))
+        return Crop(
+            sighting.frame,
+            measured.crop,
+            measured.landmarks_px,
+            measured.pose.yaw_deg,
+            float(quality.overall[0]),
+        )
 
 
 def _sighting(frame: int, face: SeenFace, measured: MeasuredFace | None) -> Sighting:

@@ -26,10 +26,12 @@ UPRIGHT = Pose(0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class Crop:
-    """A reference candidate: where it is from and how good. image: u8[112,112,3] RGB, aligned."""
+    """A reference candidate: where it is from and how good. image: u8[112,112,3] RGB, aligned by the points that
+    lie at landmarks_px f32[5,2] in it."""
 
     frame: int
     image: U8
+    landmarks_px: F32
     yaw_deg: float
     quality: float
 
@@ -119,6 +121,7 @@ class Sightings:
             embeddings=_embeddings(seen, rows, len(frames)),
             crop_frames=np.array([c.frame for c in crops], np.int32),
             crops=np.stack([c.image for c in crops]) if crops else np.zeros((0, 112, 112, 3), np.uint8),
+            crop_landmarks_px=np.array([c.landmarks_px for c in crops], np.float32).reshape(-1, 5, 2),
         )
 
 

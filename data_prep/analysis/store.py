@@ -33,12 +33,19 @@ from data_prep.records import (
     Window,
 )
 
-SCHEMA = 3
+SCHEMA = 4
 """Raised whenever an old folder would be read wrongly."""
 
 PICTURES = "pictures.npz"
 _NAMES = ("id", "clip_id", "shot")
-_CROPS = ("crop_frames", "crops")
+_CROPS = ("crop_frames", "crops", "crop_landmarks_px")
+_NO_CROPS = dict(
+    zip(
+        _CROPS,
+        (np.zeros(0, np.int32), np.zeros((0, 112, 112, 3), np.uint8), np.zeros((0, 5, 2), np.float32)),
+        strict=True,
+    )
+)
 _ARRAYS = tuple(f.name for f in fields(FaceTrack) if f.name not in _NAMES + _CROPS)
 
 
@@ -116,10 +123,9 @@ def load_window(folder: Path, place: int) -> Window:
 def _track(
     names: dict[str, Any], arrays: dict[str, npt.NDArray[Any]], faces: dict[str, npt.NDArray[Any]], i: int
 ) -> FaceTrack:
-    crop_frames = faces.get(f"{i}/crop_frames", np.zeros(0, np.int32))
-    crops = faces.get(f"{i}/crops", np.zeros((0, 112, 112, 3), np.uint8))
-    values: dict[str, Any] = names | arrays
-    return FaceTrack(**values, crop_frames=crop_frames, crops=crops)
+    candidates = {name: faces.get(f"{i}/{name}", nothing) for name, nothing in _NO_CROPS.items()}
+    values: dict[str, Any] = names | arrays | candidates
+    return FaceTrack(**values)
 
 
 def _windows(folder: Path, headers: list[dict[str, Any]]) -> tuple[Window, ...]:

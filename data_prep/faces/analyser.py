@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,11 @@ from data_prep.faces import geometry
 from data_prep.faces.packs import find_pack
 from data_prep.faces.pose import Pose, pose_of_five, pose_of_mesh
 from data_prep.faces.recogniser import Recogniser, session_options
-from data_prep.records import F32, U8, InputError
+from data_prep.records import F32, U8, InputError, MaskShape
 
 DETECTION_FLOOR = 0.5  # what insightface itself keeps; callers choose their own, higher limits
-TASKS = [
-    "detection",
-    "recognition",
-    "landmark_2d_468",
-    "landmark_2d_106",
-]  # a pack's age and sex are not used
+MESH, HULL = "landmark_2d_468", "landmark_2d_106"  # insightface's names of the tasks
+TASKS = ["detection", "recognition", MESH, HULL]  # a pack's age and sex are not used
 
 
 @dataclass(frozen=True)
@@ -40,11 +36,13 @@ class SeenFace:
 @dataclass(frozen=True)
 class MeasuredFace:
     """What one look at a face yields. outline_px: f32[36,2] closed, clockwise from the forehead; pose: which way it
-    looks; crop: u8[112,112,3] RGB, aligned; sharpness: variance of its Laplacian."""
+    looks; crop: u8[112,112,3] RGB, aligned; landmarks_px: f32[5,2], the points it is aligned by, in its pixels;
+    sharpness: variance of its Laplacian."""
 
     outline_px: F32
     pose: Pose
     crop: U8
+    landmarks_px: F32
     sharpness: float
 
 
@@ -78,27 +76,36 @@ class FaceAnalyser:
             for box, five in zip(boxes, landmarks, strict=True)
         ]
 
-    def measure(self, image: U8, face: SeenFace) -> MeasuredFace:
-        """Outline, pose and aligned crop of one detected face; runs the pack's landmark model once."""
-        outline, five, pose = self._shape(image, face)
+    def measure(self, image: U8, face: SeenFace, shape: MaskShape = "auto") -> MeasuredFace:
+        """Outline, pose and aligned crop of one detected face; runs each landmark model that they need once.
+
+        Raises InputError where the pack has no landmarks for the ``shape`` of the outline.
+        """
+        self.pack.require_shape(shape)
+        mesh = self._landmarks(MESH, image, face) if MESH in self._models else None
+        five = face.landmarks_px if mesh is None else geometry.mesh_five(mesh)
         crop = geometry.aligned_crop(image, five)
-        return MeasuredFace(outline, pose, crop, geometry.sharpness(crop))
+        return MeasuredFace(
+            outline_px=self._outline(image, replace(face, landmarks_px=five), mesh, shape),
+            pose=pose_of_five(five) if mesh is None else pose_of_mesh(mesh),
+            crop=crop,
+            landmarks_px=geometry.in_crop(five),
+            sharpness=geometry.sharpness(crop),
+        )
 
     def embed(self, crops: U8) -> tuple[F32, F32]:
         """u8[n,112,112,3] → unit rows f32[n,D] and lengths f32[n]; see ``Recogniser.embed``."""
         return self._recogniser.embed(crops)
 
-    def _shape(self, image: U8, face: SeenFace) -> tuple[F32, F32, Pose]:
-        """The outline f32[36,2], the five points f32[5,2] to align with, and the pose, by the best landmarks of the
-        pack."""
-        if "landmark_2d_468" in self._models:
-            mesh = self._landmarks("landmark_2d_468", image, face)
-            return mesh[list(geometry.MESH_OVAL)], geometry.mesh_five(mesh), pose_of_mesh(mesh)
-        five = face.landmarks_px
-        if "landmark_2d_106" in self._models:
-            hull = geometry.hull_outline(self._landmarks("landmark_2d_106", image, face))
-            return hull, five, pose_of_five(five)
-        return geometry.ellipse_outline(five), five, pose_of_five(five)
+    def _outline(self, image: U8, face: SeenFace, mesh: F32 | None, shape: MaskShape) -> F32:
+        """f32[36,2]; ``auto`` draws the first of mesh, hull and ellipse that the pack has landmarks for."""
+        if mesh is not None and shape in ("auto", "mesh"):
+            return np.asarray(mesh[list(geometry.MESH_OVAL)])
+        if shape in ("auto", "hull"):
+            points = self._landmarks(HULL, image, face) if HULL in self._models else mesh
+            if points is not None:
+                return geometry.hull_outline(points)
+        return geometry.ellipse_outline(face.landmarks_px)
 
     def _landmarks(self, task: str, image: U8, face: SeenFace) -> F32:
         from insightface.app.common import Face

@@ -46,6 +46,12 @@ def crop_matrix(five_px: F32) -> F64:
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 
 
+def in_crop(five_px: F32) -> F32:
+    """f32[5,2] of an image → f32[5,2], where they are in the crop that is aligned by them, in its pixels."""
+    matrix = crop_matrix(five_px)
+    return np.asarray(five_px @ matrix[:, :2].T + matrix[:, 2], np.float32)
+
+
 def aligned_crop(image: U8, five_px: F32) -> U8:
     """u8[H,W,3] → u8[112,112,3], black outside the image."""
     return np.asarray(cv2.warpAffine(image, crop_matrix(five_px), (CROP_PX, CROP_PX)), np.uint8)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.records import InputError
+from data_prep.records import InputError, MaskShape
 
 NON_COMMERCIAL = "non-commercial research only (insightface's model terms)"
 
@@ -24,7 +24,8 @@ class PackSpec:
     """A pack and the numbers that only hold for its recogniser.
 
     files: file name → sha256, empty for packs that we do not build; same_person: cosine from which two faces are
-    one person; mesh: file of a 468-point face mesh, empty where it has none; min_norm: embedding length below
+    one person; mesh: file of a 468-point face mesh, and hull: of 106 landmarks,
+    empty where it has none; min_norm: embedding length below
     which a face is covered or cut, 0 where not measured; min_score: detector confidence below which a face is
     covered or cut; dim: width of an embedding; evidence: where the thresholds come from.
     """
@@ -41,6 +42,7 @@ class PackSpec:
     evidence: str
     files: Mapping[str, str] = field(default_factory=dict)
     mesh: str = ""
+    hull: str = ""
 
 
 _SPECS = (
@@ -88,6 +90,7 @@ _SPECS = (
         min_norm=0.0,
         min_score=0.65,
         evidence="not measured by us: the default of insightface 2.1's own comparison; calibrate on your data",
+        hull="2d106det.onnx",
     ),
     PackSpec(
         name="antelopev2",
@@ -100,6 +103,7 @@ _SPECS = (
         min_norm=0.0,
         min_score=0.65,
         evidence="not measured by us: the default of insightface 2.1's own comparison; calibrate on your data",
+        hull="2d106det.onnx",
     ),
 )
 PACKS: Mapping[str, PackSpec] = {spec.name: spec for spec in _SPECS}
@@ -115,6 +119,27 @@ class InstalledPack:
     @property
     def recogniser(self) -> Path:
         return self.folder / self.spec.recogniser
+
+    @property
+    def shapes(self) -> tuple[MaskShape, ...]:
+        """The outlines of a face that its landmarks can draw, besides ``auto``, the best first."""
+        mesh, hull = (
+            (self.folder / name).is_file() if name else False for name in (self.spec.mesh, self.spec.hull)
+        )
+        kinds: tuple[tuple[MaskShape, bool], ...] = (
+            ("mesh", mesh),
+            ("hull", mesh or hull),
+            ("ellipse", True),
+        )
+        return tuple(kind for kind, there in kinds if there)
+
+    def require_shape(self, shape: MaskShape) -> None:
+        """Raises InputError where the pack's landmarks cannot draw it."""
+        if shape != "auto" and shape not in self.shapes:
+            raise InputError(
+                f"masks.shape: came {shape!r}, the landmarks of face pack {self.spec.name!r} draw "
+                f"{', '.join(self.shapes)}; take one of these, or auto"
+            )
 
 
 def home() -> Path:

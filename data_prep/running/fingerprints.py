@@ -36,6 +36,7 @@ _NOT_ANALYSIS = {
     "decode": ("timeout_s",),  # the size of chunks decides who reads
     "quality": tuple(f.name for f in fields(QualityConfig) if f.name != "text_detector"),
     "windows": ("max_cast", "min_visible", "min_face_px"),
+    "masks": ("region",),
     "link": (  # its min_norm says which embeddings a tracker may trust
         *("threshold", "max_false_accept", "max_false_reject", "max_chance", "keep_characters", "overrides"),
     ),
@@ -109,7 +110,7 @@ def _hashed(storage: Storage, place: str, before: _Remembered | None) -> _Rememb
 def analysis_key(clip: Clip, file_sha256: str, config: PrepareConfig, pack: PackFiles) -> str:
     """16 hex digits for what ``analyse`` makes of a clip: its span, its file and the knobs of analysis."""
     knobs = asdict(config)
-    for name in (*_PLACES, "captions", "pack", "masks"):
+    for name in (*_PLACES, "captions", "pack"):
         del knobs[name]
     for section, names in _NOT_ANALYSIS.items():
         for name in names:

@@ -84,12 +84,13 @@ class AnalyseJob:
 
 def settled(config: PrepareConfig) -> tuple[PrepareConfig, PackSpec]:
     """The configuration with its output absolute and the limits that its face pack brings, and that pack."""
-    pack = find_pack(config.faces.pack).spec
+    pack = find_pack(config.faces.pack)
+    pack.require_shape(config.masks.shape)
     require(config.quality.text_detector)
     if config.masks.region == "person":
         find_matte()
     output = str(Path(config.output).resolve())
-    return with_pack_limits(replace(config, output=output), pack), pack
+    return with_pack_limits(replace(config, output=output), pack.spec), pack.spec
 
 
 def addresses(

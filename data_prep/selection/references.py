@@ -29,7 +29,8 @@ YAW_SPREAD_DEG = 30.0  # two references this far apart in yaw count as fully dif
 @dataclass(frozen=True)
 class Candidate:
     """A face that could serve: ``crop`` is its place in the track's crops; source_time_s: in the source;
-    embedding: f32[D] unit; span_s: the clip's span in the source; size_px: shorter side of its box."""
+    embedding: f32[D] unit; span_s: the clip's span in the source; size_px: shorter side of its box; landmarks_px:
+    f32[5,2] in the crop's pixels."""
 
     character_id: str
     clip_id: str
@@ -47,6 +48,7 @@ class Candidate:
     size_px: float
     yaw_deg: float
     embedding: F32 = field(repr=False)
+    landmarks_px: F32 = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def candidates_of(clip: AnalysedClip, character_of: Mapping[str, str]) -> list[C
                     size_px=float((track.boxes_px[row, 2:] - track.boxes_px[row, :2]).min()),
                     yaw_deg=float(track.yaw_deg[row]),
                     embedding=track.embeddings[row].copy(),
+                    landmarks_px=track.crop_landmarks_px[crop].copy(),
                 )
             )
     return found
@@ -256,4 +259,5 @@ def _note(target: Target, fit: _Fit) -> ReferenceNote:
         yaw_difference_deg=round(candidate.yaw_deg - target.yaw_deg, 1),
         sharpness=round(candidate.sharpness, 1),
         size_px=round(candidate.size_px, 1),
+        landmarks_px=tuple((round(float(x), 2), round(float(y), 2)) for x, y in candidate.landmarks_px),
     )

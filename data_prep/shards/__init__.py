@@ -1,4 +1,4 @@
-"""The public shard format, version 1: WebDataset tars, an index and a manifest that is written last.
+"""The public shard format, version 2: WebDataset tars, an index and a manifest that is written last.
 
 A sample is five members with one dot-free key; every sample of a folder has the same five, so that plain
 ``webdataset`` and ``datasets.load_dataset("webdataset", ...)`` read them without us, and nothing is a pickle:
@@ -6,7 +6,8 @@ A sample is five members with one dot-free key; every sample of a folder has the
 ======================  ====================================================================================
 ``KEY.mp4``             the window's frames, H.264, yuv420p, constant rate
 ``KEY.txt``             the training caption, UTF-8: one identity sentence per cast slot, then the description
-``KEY.json``            the ``SampleNote``: where it comes from, the cast, every reference's origin, captions
+``KEY.json``            the ``SampleNote``: where it comes from, the cast, every reference's origin and landmarks,
+                        captions
 ``KEY.labelmap.png``    8-bit grey, the T label maps stacked from top to bottom (height T·H); 0 is nobody, k is
                         the k-th of the cast: their face, or, where ``mask_region`` says so, all of them
 ``KEY.references.png``  RGB, one row per cast slot, one 112x112 aligned face per reference, black where a slot
@@ -19,6 +20,9 @@ every sample, with its cast, source and split), ``lineage.jsonl`` (what each sam
 ``manifest.json`` (schema, counts, sha256 of every shard, the corpus's calibration, a fingerprint of clips and
 configuration). A folder without a manifest is unfinished and is refused. Embeddings are biometric data and are
 never in here.
+
+``schema`` in every note and in the manifest is the version. Version 1 has no ``landmarks_px`` in its references and
+is read as well; a folder is of one version, and ``castbank prepare`` writes all of its shards in the present one.
 """
 
 from data_prep.shards.files import (

@@ -21,7 +21,7 @@ from typing import Literal
 
 from data_prep.atomic import write_atomic
 from data_prep.records import Json
-from data_prep.shards.sample import SCHEMA, Sample, SampleNote, ShardError, encode_sample
+from data_prep.shards.sample import READ, SCHEMA, Sample, SampleNote, ShardError, encode_sample
 
 Split = Literal["train", "validation"]
 
@@ -244,9 +244,10 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data["schema"] != SCHEMA:
+        if data["schema"] not in READ:
+            known = " and ".join(map(str, READ))
             raise ShardError(
-                f"{str(path)!r}: schema {data['schema']}, this castbank reads {SCHEMA}; prepare the shards again "
+                f"{str(path)!r}: schema {data['schema']}, this castbank reads {known}; prepare the shards again "
                 "or use the castbank that wrote them"
             )
         data["shards"] = tuple(ShardFile(**shard) for shard in data["shards"])

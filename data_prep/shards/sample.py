@@ -18,7 +18,8 @@ import numpy as np
 
 from data_prep.records import U8, Captions, Consent, InputError, Json, MaskRegion, Origin
 
-SCHEMA = 1
+SCHEMA = 2
+READ = (1, SCHEMA)  # 1: references without landmarks
 MEMBERS = ("json", "labelmap.png", "mp4", "references.png", "txt")
 REFERENCE_PX = 112
 MAX_KEY = 85  # a ustar header has 100 bytes for a name, and ".references.png" follows
@@ -42,7 +43,9 @@ class CastMember:
 class ReferenceNote:
     """Where one reference face comes from. time_s: in its clip's file; time_gap_s: distance in the source's
     time to the nearest frame of the sample, None when the source differs; similarity: cosine in [-1,1]; size_px:
-    shorter side of the face where it was cut out, 0 in shards from before it was kept."""
+    shorter side of the face where it was cut out, 0 in shards from before it was kept; landmarks_px: x y of the
+    five points that the picture is aligned by, in its pixels (eyes, nose, mouth corners, image left first), None in
+    shards of schema 1."""
 
     character_id: str
     clip_id: str
@@ -57,6 +60,7 @@ class ReferenceNote:
     yaw_difference_deg: float
     sharpness: float
     size_px: float = 0.0
+    landmarks_px: tuple[tuple[float, float], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,11 @@ def _check_shapes(sample: Sample) -> None:
         )
     if [m.slot for m in note.cast] != list(range(1, len(note.cast) + 1)) or not note.cast:
         raise ShardError(f"sample {note.key}: slots must be 1..N in order, got {[m.slot for m in note.cast]}")
+    for points in (r.landmarks_px for slot in note.references for r in slot if r.landmarks_px is not None):
+        if len(points) != 5 or any(len(point) != 2 for point in points):
+            raise ShardError(
+                f"sample {note.key}: a reference has {len(points)} landmarks; give five, x y, or none"
+            )
     lengths = [len(note.cast), len(note.references), len(note.boxes_px), len(sample.references)]
     if len(set(lengths)) > 1 or any(
         len(a) != len(b) for a, b in zip(note.references, sample.references, strict=False)
@@ -279,9 +288,10 @@ def note_from_json(data: Json) -> SampleNote:
     Raises:
         ShardError: another schema version, or fields that are missing or unknown.
     """
-    if data.get("schema") != SCHEMA:
+    if data.get("schema") not in READ:
+        known = " and ".join(map(str, READ))
         raise ShardError(
-            f"sample {data.get('key')}: schema {data.get('schema')}, this castbank reads {SCHEMA}"
+            f"sample {data.get('key')}: schema {data.get('schema')}, this castbank reads {known}"
         )
     try:
         return SampleNote(**{name: _field(name, value) for name, value in data.items()})
@@ -289,11 +299,16 @@ def note_from_json(data: Json) -> SampleNote:
         raise ShardError(f"sample {data.get('key')}: {error}") from error
 
 
+def _reference(data: Json) -> ReferenceNote:
+    points = data.get("landmarks_px")
+    return ReferenceNote(**data | {"landmarks_px": tuple(map(tuple, points)) if points else None})
+
+
 def _field(name: str, value: Any) -> Any:
     if name == "cast":
         return tuple(CastMember(**m) for m in value)
     if name == "references":
-        return tuple(tuple(ReferenceNote(**r) for r in slot) for slot in value)
+        return tuple(tuple(_reference(r) for r in slot) for slot in value)
     if name == "boxes_px":
         return tuple(tuple(None if b is None else tuple(b) for b in slot) for slot in value)
     if name == "captions":

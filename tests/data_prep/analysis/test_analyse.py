@@ -13,6 +13,7 @@ from data_prep.analysis.store import save
 from data_prep.config import (
     DecodeConfig,
     FaceConfig,
+    MaskConfig,
     PrepareConfig,
     ShotConfig,
     UnusualConfig,
@@ -101,6 +102,19 @@ def label_iou(window, slot: int, track: FaceTrack) -> float:
     y, x = np.nonzero(window.track_map[0] == slot)
     bounds = np.array([x.min(), y.min() + 6, x.max() + 1, y.max() + 7], np.float32) * 4
     return float(iou(bounds[None], track.boxes_px[[track.row(int(window.frames[0]))]])[0, 0])
+
+
+def test_the_mask_may_be_told_its_kind_and_nothing_else_changes(two_shots):
+    path, best = two_shots
+    round_ones = analyse(clip_of(path), replace(SMALL, masks=MaskConfig(shape="ellipse")))
+    for mesh, ellipse in zip(best.tracks, round_ones.tracks, strict=True):
+        np.testing.assert_array_equal(mesh.boxes_px, ellipse.boxes_px)
+        np.testing.assert_array_equal(mesh.crop_landmarks_px, ellipse.crop_landmarks_px)
+        apart = np.linalg.norm(mesh.ovals_px - ellipse.ovals_px, axis=2).mean()
+        assert 0.3 < apart < 0.5 * np.ptp(mesh.ovals_px, axis=1).mean()  # of a profile, points slide along
+    assert any(
+        (a.track_map != b.track_map).any() for a, b in zip(best.windows, round_ones.windows, strict=True)
+    )
 
 
 def test_the_same_clip_gives_the_same_bytes(two_shots, tmp_path):

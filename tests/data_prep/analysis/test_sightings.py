@@ -93,7 +93,8 @@ def test_dtypes_and_shapes_are_the_contracts():
 
 
 def crop(frame, yaw_deg=0.0, quality=1.0):
-    return Crop(frame, np.full((112, 112, 3), frame % 256, np.uint8), yaw_deg, quality)
+    landmarks_px = np.full((5, 2), frame, np.float32)
+    return Crop(frame, np.full((112, 112, 3), frame % 256, np.uint8), landmarks_px, yaw_deg, quality)
 
 
 def test_few_crops_are_all_kept():
@@ -120,6 +121,7 @@ def test_a_long_track_holds_few_crops():
     assert len(track.crop_frames) == MAX_CROPS == len(track.crops)
     assert (np.diff(track.crop_frames) > 0).all() and np.ptp(track.crop_frames) > 1000
     assert [c[0, 0, 0] for c in track.crops] == [f % 256 for f in track.crop_frames]
+    assert (track.crop_landmarks_px == track.crop_frames[:, None, None]).all()
 
 
 def test_another_track_is_appended():

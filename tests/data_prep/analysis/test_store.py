@@ -45,6 +45,7 @@ def made_track(number: int, num_rows: int, num_crops: int) -> FaceTrack:
         embeddings=some(num_rows, 8),
         crop_frames=np.arange(num_crops, dtype=np.int32),
         crops=rng.integers(0, 256, (num_crops, 112, 112, 3)).astype(np.uint8),
+        crop_landmarks_px=rng.random((num_crops, 5, 2)).astype(np.float32),
     )
 
 

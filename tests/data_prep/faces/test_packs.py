@@ -78,3 +78,16 @@ def test_home_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert packs.home() == tmp_path
     monkeypatch.delenv("CASTBANK_HOME")
     assert packs.home() == Path("~/.cache/castbank").expanduser()
+
+
+def test_a_pack_says_which_outlines_it_can_draw(face_home: Path, tmp_path: Path) -> None:
+    assert packs.find_pack("embedded", face_home).shapes == ("mesh", "hull", "ellipse")
+    theirs = packs.InstalledPack(packs.PACKS["buffalo_l"], tmp_path)
+    assert theirs.shapes == ("ellipse",)
+    (tmp_path / "2d106det.onnx").touch()
+    assert theirs.shapes == ("hull", "ellipse")
+    theirs.require_shape("auto")
+    with pytest.raises(
+        InputError, match=r"masks.shape: came 'mesh'.*'buffalo_l' draw hull, ellipse; take one"
+    ):
+        theirs.require_shape("mesh")

@@ -55,6 +55,7 @@ def make_track(
         embeddings=np.asarray(vectors, np.float32),
         crop_frames=np.zeros(0, np.int32),
         crops=np.zeros((0, 112, 112, 3), np.uint8),
+        crop_landmarks_px=np.zeros((0, 5, 2), np.float32),
     )
 
 

@@ -74,8 +74,8 @@ def changed(config: Any, key: str) -> Any:
     value = getattr(config, name)
     if rest:
         return replace(config, **{name: changed(value, rest)})
-    if name == "region":
-        return replace(config, region="person")
+    if name in ("region", "shape"):
+        return replace(config, **{name: {"region": "person", "shape": "hull"}[name]})
     if isinstance(value, str):
         return replace(config, **{name: value + "x"})
     if name == "min_count":

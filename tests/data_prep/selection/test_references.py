@@ -63,6 +63,7 @@ def candidate(number: int, **changes: Any) -> Candidate:
         size_px=90.0,
         yaw_deg=0.0,
         embedding=looking_like(0.8, 1 + number % (DIM - 1)),
+        landmarks_px=np.full((5, 2), number + 0.126, np.float32),
     )
     return replace(made, **changes)
 
@@ -216,3 +217,10 @@ def test_the_order_of_candidates_changes_nothing() -> None:
     for _ in range(3):
         shuffled = [candidates[at] for at in rng.permutation(len(candidates))]
         assert choose(target(), shuffled, config) == expected
+
+
+def test_a_reference_brings_the_landmarks_of_its_crop() -> None:
+    result = choose(target(), [candidate(n) for n in range(4)], CONFIG)
+    assert isinstance(result, tuple)
+    for pick in result:
+        assert pick.note.landmarks_px == ((pick.crop + 0.13,) * 2,) * 5  # to a hundredth of a pixel

@@ -64,6 +64,7 @@ def track(clip_id: str, number: int, person: int, norm: float = 5.0) -> FaceTrac
         embeddings=np.stack([face(person, variant) for variant in range(10)]),
         crop_frames=rows[:4],  # up to 0.9 s after the window: inside the guard gap
         crops=np.full((4, 112, 112, 3), 10 * person + number, np.uint8),
+        crop_landmarks_px=np.zeros((4, 5, 2), np.float32),
     )
 
 

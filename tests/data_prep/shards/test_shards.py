@@ -27,8 +27,10 @@ from data_prep.shards import (
     check_references,
     decode_sample,
     encode_sample,
+    row_of,
     write_index,
     write_shard,
+    write_tar,
 )
 from data_prep.shards.sample import label_png
 
@@ -49,6 +51,7 @@ def reference(slot: int, **changes: Any) -> ReferenceNote:
         yaw_deg=5.0,
         yaw_difference_deg=3.0,
         sharpness=100.0,
+        landmarks_px=((38.5, 51.25), (73.5, 51.5), (56.0, 71.75), (41.5, 92.25), (70.75, 92.0)),
     )
     return replace(note, **changes)
 
@@ -99,6 +102,34 @@ def test_a_sample_comes_back_as_it_went_in() -> None:
     np.testing.assert_array_equal(after.label_map, before.label_map)
     for a, b in zip(after.references, before.references, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def as_first_version(text: str) -> str:
+    """A note or a manifest as it was written before references had landmarks."""
+    data = json.loads(text) | {"schema": 1}
+    for reference in (r for slot in data.get("references", ()) for r in slot):
+        del reference["landmarks_px"]
+    return json.dumps(data)
+
+
+def test_a_folder_of_the_first_version_is_read(tmp_path: Path) -> None:
+    folder, tar = tmp_path / "shards", tmp_path / "shards" / "shard-000000.tar"
+    folder.mkdir()
+    old = replace(sample("a-0"), note=replace(sample("a-0").note, schema=1))
+    members = encode_sample(old)
+    members["json"] = as_first_version(members["json"].decode()).encode()
+    written = write_tar(tar, [(row_of(tar.name, old.note, "train"), members)])
+    write_index(folder, written.rows, "inputs", {})
+    (folder / "manifest.json").write_text(as_first_version((folder / "manifest.json").read_text()))
+    note = ShardSet.open(folder).read(0).note
+    assert note.schema == 1
+    assert {r.landmarks_px for slot in note.references for r in slot} == {None}
+    assert replace(note, references=old.note.references) == old.note
+
+
+def test_landmarks_are_numbers_that_anybody_reads() -> None:
+    note = json.loads(encode_sample(sample())["json"])
+    assert (note["schema"], note["references"][0][0]["landmarks_px"][2]) == (2, [56.0, 71.75])
 
 
 def test_plain_webdataset_reads_every_member(tmp_path: Path) -> None:
