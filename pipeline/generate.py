@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from data_prep.records import U8, InputError, Progress
+from pipeline import given
 from pipeline import model as models
 from pipeline.config import GenerateConfig
-from pipeline.families.contract import Encoded, Given, LatentGrid
+from pipeline.families.contract import Given, LatentGrid
 from pipeline.identity import canvas
 from pipeline.identity.attention import CastContext
 from pipeline.identity.bank import CastPictures, IdentityBank, find_bank
@@ -52,13 +53,18 @@ class Scene:
     """What is to be seen. tokens: f32[N,K,C] of the cast, slot by slot, or None for nobody known; layout: u8[H,W]
     slot numbers of the picture's pixels, 0 nobody, or None, then the model decides who goes where; anchor:
     u8[H,W,3] RGB, the first frame, or None; pictures: of the cast, which a model with the low-frequency path
-    reads."""
+    reads; faces: u8[N,112,112,3] RGB aligned, one of each of the cast, which an anchor may be composed of; history:
+    u8[H',H,W,3], the first frames, and ending: u8[H,W,3], the picture that the last latent frame stands still at,
+    which a model with a noise level per latent frame is given clean."""
 
     prompt: str
     tokens: torch.Tensor | None = None
     layout: U8 | None = None
     anchor: U8 | None = None
     pictures: CastPictures | None = None
+    faces: U8 | None = None
+    history: U8 | None = None
+    ending: U8 | None = None
 
 
 def scene_of(loaded: LoadedRun, prompt: str, names: Sequence[str]) -> Scene:
@@ -91,12 +97,13 @@ def sample(
 
     Guidance (Ho & Salimans 2022, arXiv 2207.12598) is away from the model without caption and cast. A first frame
     is given as channels where the transformer reads those, else as clean latents at noise level 0 (as diffusers'
-    WanImageToVideoPipeline does with expand_timesteps). Raises InputError as ``generate``.
+    WanImageToVideoPipeline does with expand_timesteps), as history and ending are. Raises InputError as
+    ``generate``.
     """
     device = next(model.parameters()).device
     family = model.family
     size = family.grid.size(config.num_frames, config.height_px, config.width_px)
-    start = _start(model, scene, config, device)
+    start = given.start(model, scene, config, device)
     text = family.embed_text([scene.prompt, ""]).to(device)
     asked, unasked = (Given(row, start.channels, start.image) for row in (text[:1], text[1:]))
     context = _context(model, scene, config, device)
@@ -105,39 +112,19 @@ def sample(
     missing = family.grid.missing(size[0])
     frames = (size[0] + missing, *size[1:])
     noise = torch.randn(1, family.latent_channels, *frames, generator=stream(config.seed, 0, "generate"))
-    latents, given = noise.to(device), start.latents.shape[2]
+    latents = noise.to(device)
     for step, timestep in enumerate(scheduler.timesteps):
         level = family.process.level_of(timestep).repeat(1, frames[0])
-        level[:, :given], latents[:, :, :given] = 0, start.latents
+        level[:, start.places] = 0
+        start.put(latents)
         velocity = model.velocity(latents, level, asked, context).float()
         if config.guidance != 1:
             away = model.velocity(latents, level, unasked, None).float()
             velocity = away + config.guidance * (velocity - away)
         latents = scheduler.step(velocity, timestep, latents).prev_sample
         progress("sampling", step + 1, config.steps)
-    latents[:, :, :given] = start.latents
+    start.put(latents)
     return latents[:, :, missing:]
-
-
-def _start(model: Model, scene: Scene, config: GenerateConfig, device: torch.device) -> Encoded:
-    """What the first frame gives: its own latents f32[1,C,1,h,w] where those are given clean, else of no frame."""
-    outline, picture = model.family.outline, scene.anchor
-    nothing = torch.zeros(1, model.family.latent_channels, 0, 1, 1, device=device)
-    if picture is None and not outline.pictured:
-        return Encoded(nothing)
-    wanted = (config.height_px, config.width_px, 3)
-    if picture is None or picture.shape != wanted:
-        came = "none" if picture is None else f"one of {picture.shape[1]}x{picture.shape[0]}"
-        raise InputError(
-            f"first frame: {came} came; this model takes an RGB picture of the video's size, "
-            f"{config.width_px}x{config.height_px}; give --anchor"
-        )
-    if not (outline.pictured or outline.anchors):
-        raise InputError("first frame: this model is given text alone; leave --anchor out")
-    frames = config.num_frames if outline.pictured else 1
-    video = (torch.from_numpy(picture).to(device).float() / 127.5 - 1).permute(2, 0, 1)[None, :, None]
-    encoded = model.family.encode(video.expand(1, 3, frames, *wanted[:2]))
-    return replace(encoded, latents=nothing) if outline.pictured else encoded
 
 
 def _context(model: Model, scene: Scene, config: GenerateConfig, device: torch.device) -> CastContext | None:
