@@ -155,6 +155,33 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class StrategyConfig:
+    """How the cast is kept the same; what each name does is in pipeline/strategies/names.py."""
+
+    # bank, lock, two-paths, tracked, context, keyframes, anchored, or several with + between: anchored+context+bank
+    name: str = "bank"
+    window: int = 0  # context, keyframes: frames that are drawn at once, as trained; 0: num_frames
+    # context: frames of what is there that each window begins with, 1 + a multiple of the family's grouping; 0: as
+    # many as half a window holds
+    history: int = 0
+    keyframes: int = 0  # keyframes: how many, first and last frame among them; 0: as few as windows allow
+    # tracked: what other tokens' scores lose where a face's token reads; inf: it reads its own face alone; 0: nothing
+    bias: float = 2.0
+    look_steps: int = 8  # tracked: steps of the first look at where the faces are, where no layout says so
+    face_pack: str = "embedded"  # tracked: face pack that looks
+    rewriter: Literal["rules", "transformers", "endpoint"] = "rules"  # anchored: who turns prompt into first frame
+    # anchored: hub id or folder of a text model, or an endpoint's name for one (FVG: this one)
+    rewriter_model: str = "Qwen/Qwen2.5-7B-Instruct"
+    rewriter_url: str = ""  # anchored: of an OpenAI-compatible endpoint, up to and with /v1
+    rewriter_key: str = ""  # anchored: env:NAME of the variable that holds the endpoint's key; empty: none
+    # anchored: who draws the first frame; collage puts the cast's pictures side by side
+    painter: Literal["collage", "diffusers"] = "collage"
+    painter_model: str = "Qwen/Qwen-Image"  # anchored: hub id or folder of a text-to-image pipeline (FVG: this one)
+    painter_steps: int = 50  # anchored: of that pipeline
+    background: str = ""  # anchored: picture file behind a collage; empty: plain grey
+
+
+@dataclass(frozen=True)
 class GenerateConfig:
     """How a video is sampled; what it shows (prompt, cast, layout) is asked for beside this."""
 
@@ -167,6 +194,7 @@ class GenerateConfig:
     strength: float = 1.0
     guidance: float = 1.0  # towards prompt and cast, away from neither; 1 is off, and costs half
     seed: int = 0  # of the first noise
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
 
 
 @dataclass(frozen=True)
