@@ -99,9 +99,10 @@ def enrol(
 
 def _picture(
     chosen: Sequence[tuple[ReferenceNote, U8]], recogniser: Recogniser
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """The most frontal of them and its landmarks, where the recogniser finds any."""
-    if recogniser.landmarks is None:
-        return None, None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The most frontal of them, and its landmarks where the recogniser finds any."""
     _, crop = min(chosen, key=lambda face: abs(face[0].yaw_deg))
-    return torch.from_numpy(crop.copy()), torch.from_numpy(recogniser.landmarks(crop[None])[0])
+    landmarks = None
+    if recogniser.landmarks is not None:
+        landmarks = torch.from_numpy(recogniser.landmarks(crop[None])[0])
+    return torch.from_numpy(crop.copy()), landmarks

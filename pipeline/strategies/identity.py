@@ -46,8 +46,8 @@ class Lock(Bank):
 
     def check(self, studio: Studio, scene: Scene, config: GenerateConfig) -> None:
         """Raise InputError for a cast that is not locked, or none."""
-        if scene.tokens is None:
-            raise InputError("strategy lock: there is nobody whose tokens could be locked; name them with --cast")
+        if scene.tokens is None or scene.unlocked is None:
+            raise InputError("strategy lock: tokens are locked in a bank; name characters of one with --cast")
         if scene.unlocked:
             raise InputError(
                 f"strategy lock: the tokens of {', '.join(scene.unlocked)} are not locked; train from this run with "
