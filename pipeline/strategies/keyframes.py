@@ -57,7 +57,7 @@ class Keyframes:
             found = places(config, grid)
             studio.notes["keyframes"] = found
             pictures = draw(*_sparse(scene, config, len(found), grid.frames))[:: grid.frames]
-            studio.pictures |= {f"keyframe-{place}": p for place, p in zip(found, pictures, strict=True)}
+            studio.pictures.update((f"keyframe-{place}", p) for place, p in zip(found, pictures, strict=True))
             parts = []
             for i, (first, last) in enumerate(zip(found, found[1:], strict=False)):
                 seen = part_of(scene, first, last + 1)
