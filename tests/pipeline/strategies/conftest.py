@@ -1,20 +1,19 @@
-"""A scene of two for the tiny model, a shared Wan with a noise level per frame, and drawings that say what was asked."""
+"""A scene of two for the tiny model, Wans with and without a noise level per frame, and a drawing that notes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from data_prep.records import U8
 from pipeline import model as models
-from pipeline.config import GenerateConfig, IdentityConfig, ModelConfig
+from pipeline.config import IdentityConfig, ModelConfig
 from pipeline.generate import Scene
 from pipeline.model import Model
+from tests.noted_drawing import Asked
 from tests.small_wan import config_of, make_wan
 
 
@@ -45,21 +44,6 @@ def wan_of(folder: Path) -> Model:
     for attention in model.identity.attentions:
         torch.nn.init.normal_(attention.to_out.weight, std=0.2)  # type: ignore[union-attr, arg-type]
     return model.eval()
-
-
-@dataclass
-class Asked:
-    """A ``Draw`` that notes what it is asked for: frame t of answer n is filled with 16 n + t."""
-
-    scenes: list[Scene] = field(default_factory=list)
-    configs: list[GenerateConfig] = field(default_factory=list)
-
-    def __call__(self, scene: Scene, config: GenerateConfig) -> U8:
-        number = len(self.scenes)
-        self.scenes.append(scene)
-        self.configs.append(config)
-        frames = np.zeros((config.num_frames, config.height_px, config.width_px, 3), np.uint8)
-        return frames + (16 * number + np.arange(config.num_frames, dtype=np.uint8))[:, None, None, None]
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from pipeline.model import Model
 from pipeline.strategies.context import Context, windows
 from pipeline.strategies.drawing import draw
 from pipeline.strategies.studio import Studio
+from tests.noted_drawing import Asked
 
 NewModel = Callable[..., Model]
 CONFIG = GenerateConfig(
@@ -36,7 +37,7 @@ def test_windows_cover_every_frame_once_and_are_as_long_as_trained(num_frames: i
 
 
 def test_each_window_is_given_the_end_of_what_is_there_and_its_part_of_the_layout(
-    new_model: NewModel, scene: Scene, asked: Callable[..., np.ndarray]
+    new_model: NewModel, scene: Scene, asked: Asked
 ) -> None:
     layout = np.broadcast_to(np.arange(9, dtype=np.uint8)[:, None, None] % 3, (9, 32, 48))
     anchor = np.zeros((32, 48, 3), np.uint8)
@@ -44,12 +45,12 @@ def test_each_window_is_given_the_end_of_what_is_there_and_its_part_of_the_layou
     frames = drawing(replace(scene, layout=layout, anchor=anchor), CONFIG)
     # windows [0,5), [3,8) and [4,9), of which the first 0, 2 and 4 frames are there
     assert frames[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 18, 19, 20, 36]
-    first, second, third = asked.scenes  # type: ignore[attr-defined]
+    first, second, third = asked.scenes
     assert first.anchor is anchor and first.history is None and second.anchor is None
     assert np.array_equal(second.history, frames[3:5]) and np.array_equal(third.history, frames[4:8])
     assert np.array_equal(third.layout, layout[4:9])
-    assert len({config.seed for config in asked.configs}) == 3  # type: ignore[attr-defined]
-    assert asked.configs[0].seed == CONFIG.seed  # type: ignore[attr-defined]
+    assert len({config.seed for config in asked.configs}) == 3
+    assert asked.configs[0].seed == CONFIG.seed
 
 
 def test_a_long_video_is_the_same_again_and_its_first_window_is_the_short_one(
@@ -92,5 +93,5 @@ def test_history_fits_the_grouping() -> None:
 
 
 def test_a_model_with_one_level_says_which_have_more(i2v: Callable[[], Model], scene: Scene) -> None:
-    with pytest.raises(InputError, match="strategy context gives latent frames clean.*tiny, Wan 2.2 TI2V"):
+    with pytest.raises(InputError, match=r"strategy context gives latent frames clean.*tiny, Wan 2.2 TI2V"):
         draw(i2v(), scene, GenerateConfig(17, 32, 64, strategy=StrategyConfig("context", window=9)))

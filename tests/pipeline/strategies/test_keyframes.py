@@ -17,6 +17,7 @@ from pipeline.model import Model
 from pipeline.strategies.drawing import draw
 from pipeline.strategies.keyframes import Keyframes, places
 from pipeline.strategies.studio import Studio
+from tests.noted_drawing import Asked
 
 NewModel = Callable[..., Model]
 CONFIG = GenerateConfig(
@@ -37,14 +38,12 @@ def test_keyframes_are_spread_evenly_over_the_grouping(num_frames: int, keyframe
     assert len(found) == keyframes or not keyframes
 
 
-def test_each_stretch_is_given_both_its_keyframes(
-    new_model: NewModel, scene: Scene, asked: Callable[..., np.ndarray]
-) -> None:
+def test_each_stretch_is_given_both_its_keyframes(new_model: NewModel, scene: Scene, asked: Asked) -> None:
     studio = Studio(new_model())
     layout = np.broadcast_to(np.arange(9, dtype=np.uint8)[:, None, None] % 3, (9, 32, 48))
     frames = Keyframes().around(studio, asked)(replace(scene, layout=layout), CONFIG)
-    sparse, first, second = asked.scenes  # type: ignore[attr-defined]
-    assert [config.num_frames for config in asked.configs] == [3, 5, 5]  # type: ignore[attr-defined]
+    sparse, first, second = asked.scenes
+    assert [config.num_frames for config in asked.configs] == [3, 5, 5]
     assert np.array_equal(sparse.layout, layout[[0, 4, 8]])
     assert [(int(s.anchor[0, 0, 0]), int(s.ending[0, 0, 0])) for s in (first, second)] == [(0, 1), (1, 2)]
     assert np.array_equal(second.layout, layout[4:])

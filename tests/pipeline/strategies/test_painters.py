@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,7 @@ def test_the_cast_stands_from_left_to_right_whole_and_apart(num: int, coloured: 
     for x1, y1, x2, y2 in boxes:
         assert x2 - x1 == y2 - y1 >= 0.3 * 96
         assert ((picture[y1:y2, x1:x2] != GREY).any(-1)).all()
-    assert all(left[2] <= right[0] for left, right in zip(boxes, boxes[1:], strict=False))
+    assert all(left[2] <= right[0] for left, right in pairwise(boxes))
 
 
 def test_a_permuted_cast_changes_places(coloured: Scene) -> None:
@@ -72,7 +74,7 @@ def test_a_background_covers_the_picture(coloured: Scene, tmp_path: Path) -> Non
 
 
 def test_a_cast_without_pictures_is_told_what_helps() -> None:
-    with pytest.raises(InputError, match="no picture of the cast; .*--anchor"):
+    with pytest.raises(InputError, match=r"no picture of the cast; .*--anchor"):
         painted(Scene("Anna."))
 
 
@@ -116,9 +118,9 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             up_block_types=("UpDecoderBlock2D",) * 2,
         ),
         text_encoder=CLIPTextModel(text),
-        tokenizer=CLIPTokenizer(str(words / "vocab.json"), str(words / "merges.txt")),
+        tokenizer=CLIPTokenizer(str(words / "vocab.json"), str(words / "merges.txt"), model_max_length=77),
         unet=unet,
-        scheduler=DDIMScheduler(),
+        scheduler=DDIMScheduler(steps_offset=1, clip_sample=False),
         safety_checker=None,
         feature_extractor=None,
         image_encoder=None,

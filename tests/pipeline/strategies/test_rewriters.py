@@ -110,7 +110,7 @@ def test_an_address_that_is_none_is_named() -> None:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "chat"])
 def text_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Qwen2 of a few thousand parameters in the layout of published ones, with and without chat template."""
+    """A random Qwen2 of a few thousand parameters as published ones lie, with and without chat template."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
