@@ -142,6 +142,10 @@ def _write(args: argparse.Namespace, config: GenerateConfig, names: tuple[str, .
         encoded, png = cv2.imencode(".png", picture[..., ::-1])
         assert encoded
         files[suffix] = png.tobytes()
+    kept = args.output.with_suffix(".anchor.png") if "anchor" in drawn.pictures else None
+    if config.strategy.rewriter == "endpoint" and kept is not None:
+        args.anchor = kept  # an endpoint need not answer the same again
+        write_atomic(kept, files[".anchor.png"])
     note = {**_note(args, config, names, video), "num_steps": drawn.num_steps, "drawn": drawn.notes}
     files[".json"] = json.dumps(note, indent=2, ensure_ascii=False).encode()
     for suffix, content in files.items():
@@ -153,6 +157,8 @@ def _note(
 ) -> dict[str, Any]:
     """What repeats the video: the command, all values in force, and hashes of what went in and came out."""
     settings = dataclasses.asdict(config)
+    if math.isinf(config.strategy.bias):
+        settings["strategy"]["bias"] = "inf"  # JSON has no such number
     command = ["castbank", "generate", str(args.run_folder)]
     command += [f"{key}={value}" for key, value in configs.flat(config).items() if value != ""]
     command += ["--prompt", args.prompt, "--output", str(args.output)]

@@ -93,7 +93,7 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *(f"{letter}</w>" for letter in "abcdefghijklmnopqrstuvwxyz.,"),
     ]
     names = ["<|startoftext|>", "<|endoftext|>", *letters]
-    (words / "vocab.json").write_text("{%s}" % ", ".join(f'"{n}": {i}' for i, n in enumerate(names)))
+    (words / "vocab.json").write_text(json.dumps({name: number for number, name in enumerate(names)}))
     (words / "merges.txt").write_text("#version: 0.2\n")
     torch.manual_seed(4)
     text = CLIPTextConfig(
