@@ -169,14 +169,18 @@ class StrategyConfig:
     bias: float = 2.0
     look_steps: int = 8  # tracked: steps of the first look at where the faces are, where no layout says so
     face_pack: str = "embedded"  # tracked: face pack that looks
-    rewriter: Literal["rules", "transformers", "endpoint"] = "rules"  # anchored: who turns prompt into first frame
+    rewriter: Literal["rules", "transformers", "endpoint"] = (
+        "rules"  # anchored: who turns prompt into first frame
+    )
     # anchored: hub id or folder of a text model, or an endpoint's name for one (FVG: this one)
     rewriter_model: str = "Qwen/Qwen2.5-7B-Instruct"
     rewriter_url: str = ""  # anchored: of an OpenAI-compatible endpoint, up to and with /v1
     rewriter_key: str = ""  # anchored: env:NAME of the variable that holds the endpoint's key; empty: none
     # anchored: who draws the first frame; collage puts the cast's pictures side by side
     painter: Literal["collage", "diffusers"] = "collage"
-    painter_model: str = "Qwen/Qwen-Image"  # anchored: hub id or folder of a text-to-image pipeline (FVG: this one)
+    painter_model: str = (
+        "Qwen/Qwen-Image"  # anchored: hub id or folder of a text-to-image pipeline (FVG: this one)
+    )
     painter_steps: int = 50  # anchored: of that pipeline
     background: str = ""  # anchored: picture file behind a collage; empty: plain grey
 

@@ -78,7 +78,9 @@ def _check(model: Model, scene: Scene, config: GenerateConfig) -> None:
     if scene.history is not None or scene.ending is not None:
         check_clean_frames(model, "history or ending")
     if scene.anchor is not None and scene.history is not None:
-        raise InputError("first frame: an anchor and a history came; the history begins with the anchor's frame")
+        raise InputError(
+            "first frame: an anchor and a history came; the history begins with the anchor's frame"
+        )
     pictures = {"first frame": scene.anchor, "ending": scene.ending}
     if scene.history is not None:
         pictures = {"history": scene.history[0], "ending": scene.ending}

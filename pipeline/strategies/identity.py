@@ -36,7 +36,9 @@ class TwoPaths(Bank):
                 "model.schedule.fade_in=0.2, or take strategy.name=bank"
             )
         if scene.pictures is None:
-            raise InputError("strategy two-paths: it reads a picture of each character; name them with --cast")
+            raise InputError(
+                "strategy two-paths: it reads a picture of each character; name them with --cast"
+            )
 
 
 class Lock(Bank):

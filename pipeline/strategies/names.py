@@ -12,7 +12,13 @@ from typing import Literal
 from data_prep.records import InputError
 
 Layer = Literal["first frame", "time", "attention", "tokens", "identity"]
-LAYERS: tuple[Layer, ...] = ("first frame", "time", "attention", "tokens", "identity")  # from outside to inside
+LAYERS: tuple[Layer, ...] = (
+    "first frame",
+    "time",
+    "attention",
+    "tokens",
+    "identity",
+)  # from outside to inside
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ from pipeline.generate import Scene
 Painter = Callable[[str, Scene, GenerateConfig], U8]
 """A caption, the scene and how it is drawn to a picture u8[H,W,3] RGB of the video's size."""
 
-FACE_SHARE = 0.5  # of the height, and of a person's share of the width at most twice that: a head and shoulders shot
+FACE_SHARE = (
+    0.5  # of the height, and of a person's share of the width at most twice that: a head and shoulders shot
+)
 GREY = 128  # of a plain background
 CELLS = 16  # text-to-image pipelines take multiples of this in pixels
 

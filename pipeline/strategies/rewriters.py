@@ -120,7 +120,12 @@ class Endpoint:
         )
 
     def _post(self, prompt: str) -> Any:
-        body = {"model": self.model, "messages": _messages(prompt), "temperature": 0, "max_tokens": NUM_TOKENS}
+        body = {
+            "model": self.model,
+            "messages": _messages(prompt),
+            "temperature": 0,
+            "max_tokens": NUM_TOKENS,
+        }
         headers = {"Content-Type": "application/json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"

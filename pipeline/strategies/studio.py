@@ -52,4 +52,3 @@ def part_of(scene: Scene, first: int, stop: int) -> Scene:
     if scene.layout is None or scene.layout.ndim == 2:
         return scene
     return replace(scene, layout=scene.layout[first:stop])
-
