@@ -49,9 +49,9 @@ class Scene:
     slot numbers of the picture's pixels, 0 nobody, or u8[T,H,W] of every frame's, or None, then the model decides
     who goes where; anchor: u8[H,W,3] RGB, the first frame, or None; pictures: of the cast, which a model with the
     low-frequency path reads; faces: u8[N,112,112,3] RGB aligned, one of each of the cast, which an anchor may be
-    composed of; history: u8[H',H,W,3], the first frames, and ending: u8[H,W,3], the picture that the last latent frame
-    stands still at, which a model with a noise level per latent frame is given clean; unlocked: names of the cast
-    whose tokens later training may move, None where the cast is of no bank."""
+    composed of; history: u8[H',H,W,3], the first frames, and ending: u8[H,W,3], the picture that the last latent
+    frame stands still at, which a model with a noise level per latent frame is given clean; unlocked: names of
+    the cast whose tokens later training may move, None where the cast is of no bank."""
 
     prompt: str
     tokens: torch.Tensor | None = None

@@ -36,8 +36,9 @@ class Collage:
 
         if scene.faces is None:
             raise InputError(
-                "strategy.painter=collage: there is no picture of the cast; name characters with --cast from a bank "
-                "that keeps pictures (one of an earlier version does not), give --anchor, or strategy.painter=diffusers"
+                "strategy.painter=collage: there is no picture of the cast; name characters with --cast, of a "
+                "bank that keeps pictures (one of an earlier version does not), give --anchor, or take "
+                "strategy.painter=diffusers"
             )
         canvas = self._ground(config)
         for (x1, y1, x2, y2), face in zip(_places(scene, config), scene.faces, strict=True):
