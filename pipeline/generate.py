@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pipeline import given
 from pipeline import model as models
 from pipeline.config import GenerateConfig
 from pipeline.families.contract import Given, LatentGrid
+from pipeline.generating.limits import check_strength
 from pipeline.identity import canvas
 from pipeline.identity.attention import CastContext
 from pipeline.identity.bank import CastPictures, IdentityBank
@@ -191,15 +191,6 @@ def _context(model: Model, scene: Scene, config: GenerateConfig, device: torch.d
     if model.identity.low_frequency is not None:
         canvases = config.strength * _canvases(model, scene, config, mask)
     return model.identity.context(scene.tokens[None].to(device), mask, strength, layout, canvases)
-
-
-def check_strength(strength: float) -> None:
-    """Raise InputError for a strength that identity cannot have."""
-    if not 0 <= strength < math.inf:
-        raise InputError(
-            f"strength: {strength} came; 0 is nobody, 0.7 to 0.85 the useful band of large models, 1 as trained; give "
-            "0 or more"
-        )
 
 
 def _canvases(model: Model, scene: Scene, config: GenerateConfig, mask: torch.Tensor) -> torch.Tensor:
