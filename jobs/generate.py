@@ -27,8 +27,8 @@ an anchor or keyframes drawn on the way, with .NAME.png. Frames, size, fps and t
 that the run was trained at, unless given.
 
 --prompts FILE.jsonl draws many on every GPU, else every core, of this machine or of the Ray that RAY_ADDRESS names:
-a line has prompt and, as it needs them, cast (a list), output, references (name to a list of pictures), layout, anchor
-(a picture, or "previous": the last frame of the line before) and any key below. What is there is not drawn again.
+a line has prompt and, as it needs them, cast (a list), output, references (name to a list of pictures), layout,
+anchor (a picture, or "previous": the last frame of the line before) and any key below. What is there is kept.
 
 strategies for --strategy, several with + between, one of those that decide the same:
 {strategies.describe()}

@@ -1,8 +1,8 @@
 """Where each of a cast is over time, as boxes at key frames, and the label maps that they make.
 
 Between two key frames a box moves linearly, each of its sides by itself; before its first and after its last it
-stays as there. A box of null says that the character is away from this frame until the next key frame; who comes back
-is at once where that says. Where boxes overlap, the later of the cast is in front.
+stays as there. A box of null says that the character is away from this frame until the next key frame; who comes
+back is at once where that says. Where boxes overlap, the later of the cast is in front.
 """
 
 from __future__ import annotations
