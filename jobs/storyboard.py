@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 SUMMARY = """A story of many shots with a recurring cast: an episode's JSON as of EntityBench (arXiv 2605.15199).
 
 plan says who of the run's bank plays whom, and each shot's prompt and cast; it loads no weights. draw makes the
-videos, OUTPUT/EPISODE/SCENE_SHOT.mp4 as EntityBench's evaluator wants them, each with contact sheet and note. A shot
-that is not cut begins with the last frame of the one before, where the model takes a first frame. Run again, it goes
-on.
+videos, OUTPUT/EPISODE/SCENE_SHOT.mp4 as EntityBench's evaluator wants them, each with contact sheet and note. A
+shot that is not cut begins with the last frame of the one before, where the model takes a first frame. Run
+again, it goes on.
 
 Without --cast-map somebody of the same name plays himself, and the others, those of more shots first, get the
 characters of the bank that are left, in its order; whom nobody plays is drawn as the episode describes him.

@@ -2,7 +2,7 @@
 
 Characters are the episode's ``characters``; places and objects are words of the prompt. Who is mapped by hand plays
 that; without a map, somebody of the same name (whatever its case) plays himself, and the others, those of more
-shots first, get the characters of the bank that are left, in its order. Who gets nobody is drawn as he is described.
+shots first, get the characters of the bank that are left, in its order. Whom nobody plays is drawn as described.
 """
 
 from __future__ import annotations

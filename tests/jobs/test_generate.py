@@ -15,8 +15,9 @@ import torch
 
 from data_prep.decode import decode_mp4
 from jobs.__main__ import main
+from jobs.layouts import read_layouts
 from pipeline import model as models
-from pipeline.config import FamilyConfig, IdentityConfig, ModelConfig, TinyConfig
+from pipeline.config import FamilyConfig, GenerateConfig, IdentityConfig, ModelConfig, TinyConfig
 from pipeline.identity.bank import BankEntry, IdentityBank
 
 SAMPLING = ["num_frames=3", "height_px=32", "width_px=48", "steps=2"]
@@ -87,6 +88,23 @@ def test_a_strategy_is_chosen_noted_and_repeated(
     assert hashlib.sha256(output.read_bytes()).hexdigest() == digest == note["video_sha256"]
 
 
+@pytest.mark.parametrize("form", ["folder", "npz", "json"])
+def test_a_layout_over_time_comes_in_three_forms(form: str, run_folder: Path, tmp_path: Path) -> None:
+    """Ben goes from the left half to the right one, over three frames."""
+    labels = np.zeros((3, 32, 48), np.uint8)
+    for frame, left in enumerate((0, 12, 24)):
+        labels[frame, :, left : left + 24] = 2
+    (tmp_path / "folder").mkdir()
+    for frame, picture in enumerate(labels):
+        cv2.imwrite(str(tmp_path / "folder" / f"{frame}.png"), picture)
+    np.savez_compressed(tmp_path / "l.npz", labels=labels)
+    keys = [{"frame": 0, "box": [0, 0, 0.5, 1]}, {"frame": 2, "box": [0.5, 0, 1, 1]}]
+    (tmp_path / "l.json").write_text(json.dumps({"ben": keys}))
+    path = {"folder": tmp_path / "folder", "npz": tmp_path / "l.npz", "json": tmp_path / "l.json"}[form]
+    config = GenerateConfig(num_frames=3, height_px=32, width_px=48)
+    assert np.array_equal(read_layouts(path, ("anna", "ben"), config), labels)
+
+
 def test_a_run_says_at_what_size_it_is_drawn(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,6 +135,10 @@ def test_a_run_says_at_what_size_it_is_drawn(
         (["--cast", "anna,anna"], "once"),
         (["--layout", "nowhere.png"], "--layout: 'nowhere.png' is not a file"),
         (["--anchor", "nowhere.png"], "--anchor: 'nowhere.png' is not a file"),
+        (["--cast", "ben"], "names nobody of the cast (ben); say who does what by name, or <person-1>"),
+        (["--reference", "dora"], "--reference: came 'dora'; give NAME=PICTURE"),
+        (["--reference", "dora=none.png"], "--reference: 'none.png' is not a file"),
+        (["--prompts", "none.jsonl"], "--prompt: came beside --prompts"),
         (["--output", "out.avi"], "ends in .mp4"),
         (["--strategy", "keyframe"], "did you mean 'keyframes'"),
         (["--strategy", "context+keyframes"], "both decide the time"),
@@ -143,6 +165,7 @@ def test_wrong_input_exits_2_and_writes_nothing(
         ("strategy=bank", "strategy"),
         ("strategy.bias=-1", "strategy.bias=-1.0: must be at least 0"),
         ("strategy.rewriter_key=secret", "strategy.rewriter_key=env:NAME"),
+        ("strength=-1", "it must be at least 0: 0 is nobody, 0.7 to 0.85 the useful band"),
     ],
 )
 def test_wrong_knobs_exit_2(
