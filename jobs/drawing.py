@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import shlex
 from dataclasses import dataclass
@@ -133,7 +134,7 @@ def key_of(config: GenerateConfig) -> str:
 def _write(request: Request, drawn: Drawn) -> None:
     import cv2
 
-    from data_prep.encode import encode_mp4
+    from data_prep.video.encode import encode_mp4
     from pipeline.generate import contact_sheet
 
     video = encode_mp4(drawn.frames, request.config.fps)
@@ -146,7 +147,12 @@ def _write(request: Request, drawn: Drawn) -> None:
         encoded, png = cv2.imencode(".png", picture[..., ::-1])
         assert encoded
         files[suffix] = png.tobytes()
-    note = {"command": command_of(request), **asked(request)}
+    repeated = request
+    if (
+        request.config.strategy.rewriter == "endpoint" and "anchor" in drawn.pictures
+    ):  # it may answer otherwise
+        repeated = dataclasses.replace(request, anchor=request.output.with_suffix(".anchor.png"))
+    note = {"command": command_of(repeated), **asked(request)}
     note |= {
         "video_sha256": hashlib.sha256(video).hexdigest(),
         "num_steps": drawn.num_steps,
@@ -160,7 +166,9 @@ def _write(request: Request, drawn: Drawn) -> None:
 def asked(request: Request) -> dict[str, Any]:
     """All that the video depends on: values in force, hashes of what went in, versions."""
     export = request.run / "export" if (request.run / "export").is_dir() else request.run
-    bank = None
+    config, bank = dataclasses.asdict(request.config), None
+    if math.isinf(request.config.strategy.bias):
+        config["strategy"]["bias"] = "inf"  # JSON has no such number
     if request.bank is not None:
         from pipeline.identity.bank import MANIFEST, find_bank
 
@@ -171,7 +179,7 @@ def asked(request: Request) -> dict[str, Any]:
         "references": [[name, sha256_of(path)] for name, path in request.references],
         "layout_sha256": _layout_sha256(request.layout) if request.layout else None,
         "anchor_sha256": sha256_of(request.anchor) if request.anchor else None,
-        "config": dataclasses.asdict(request.config),
+        "config": config,
         "bank_sha256": bank,
         "model_sha256": _model_sha256(export.absolute()),
         "versions": {name: version(name) for name in ("torch", "diffusers", "av")},

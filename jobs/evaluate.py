@@ -229,7 +229,7 @@ def _evaluate(
 ) -> Evaluation:
     from data_prep.decode import iter_frames
     from data_prep.faces import analyser_for
-    from data_prep.probe import UnusableError, probe
+    from data_prep.video.probe import UnusableError, probe
     from jobs.progress import ProgressBar
     from pipeline.judging.evaluate import judge, see
 

@@ -101,7 +101,7 @@ def check_all(requests: Sequence[Request]) -> None:
 
 def draw_all(requests: Sequence[Request], num_workers: int, folder: Path) -> int:
     """Draw what is not there yet, each chain by a worker that loads the model once; 0, or 1 where some failed."""
-    from data_prep.isolation import Failure, Limits, Task, Workers
+    from data_prep.running.isolation import Failure, Limits, Task, Workers
 
     if num_workers < 0:
         raise InputError(f"--workers: came {num_workers}; give 0 for one per core, or a number of processes")

@@ -58,7 +58,7 @@ def start(model: Model, scene: Scene, config: GenerateConfig, device: torch.devi
     if len(places) >= num_latents or len(set(places)) < len(places):
         raise InputError(
             f"num_frames: {config.num_frames} frames are {num_latents} latent frames, of which {len(places)} are "
-            "given; draw more frames, or give fewer"
+            "given, so that nothing is left to draw; ask for more frames, or give fewer"
         )
     return Start(torch.tensor(places, device=device), torch.cat(parts, 2))
 

@@ -3,7 +3,8 @@
 So is Veo 3 described; nothing of it is published. Ours: the keyframes are drawn at once, so that they agree with
 each other, as a video in which each latent frame is a keyframe; between two of them the first and the last latent
 frame are given clean (noise level 0), the last as that of a video which stands still there, since a causal
-codec's last latent frame holds several frames."""
+codec's last latent frame holds several frames.
+"""
 
 from __future__ import annotations
 

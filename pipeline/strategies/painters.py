@@ -91,9 +91,9 @@ class TextToImage:
         dtype = torch.bfloat16 if cuda else torch.float32
         try:
             try:
-                pipeline: Any = AutoPipelineForText2Image.from_pretrained(self.name, torch_dtype=dtype)
+                pipeline: Any = AutoPipelineForText2Image.from_pretrained(self.name, dtype=dtype)
             except ValueError:  # a class that diffusers does not list there
-                pipeline = DiffusionPipeline.from_pretrained(self.name, torch_dtype=dtype)
+                pipeline = DiffusionPipeline.from_pretrained(self.name, dtype=dtype)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"strategy.painter_model={self.name}: {str(error).splitlines()[0]}; give the hub id or folder of a "
