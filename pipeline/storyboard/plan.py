@@ -70,15 +70,17 @@ def plan(
 
 
 def prompt_of(episode: Episode, shot: Shot, plays: Sequence[str]) -> str:
-    """A sentence for each of the cast by slot, as the captions of training begin, then the others, the place and
-    what happens; names of the cast in it are followed by their token where they come first."""
+    """A sentence for each of the cast by slot, as the captions of training begin, what happens, and then, as an
+    encoder of few words may not read so far, the others, the place and the things. In what happens, a name of the
+    cast is followed by its token where it comes first."""
     said = [f"<person-{slot}> is {_described(episode, name)}." for slot, name in enumerate(plays, 1)]
     said += [f"{_described(episode, name)}." for name in shot.characters if name not in plays]
     said += [f"{_described(episode, name)}." for name in (*shot.places, *shot.objects)]
     action = shot.action
     for slot, name in enumerate(plays, 1):
         action = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", f"{name} <person-{slot}>", action, count=1)
-    return " ".join([*said, action])
+    said.insert(len(plays), action)
+    return " ".join(said)
 
 
 def chosen_shots(planned: Plan, text: str) -> tuple[PlannedShot, ...]:
