@@ -134,6 +134,7 @@ class CogVideoXFamily(CogVideoXEncoders):
         blocks = cast("Iterable[nn.Module]", transformer.transformer_blocks)
         self.transformer = transformer
         self.sites = tuple(cast("nn.Module", block.attn1) for block in blocks)
+        self.self_attentions: tuple[nn.Module, ...] = ()  # attn1 copies a mask for each head: 30 GB in 5b
         self.width = int(shape.num_attention_heads * shape.attention_head_dim)
         self.latent_channels = int(shape.out_channels)
         embedding = cast("nn.Module", transformer.patch_embed)
@@ -183,6 +184,10 @@ class CogVideoXFamily(CogVideoXEncoders):
     def device(self) -> torch.device:
         """The transformer's."""
         return next(self.transformer.parameters()).device
+
+    def components(self) -> dict[str, nn.Module]:
+        """As the published pipeline names them."""
+        return {"vae": self.codec.on(self.device), "text_encoder": self.text_encoder.on(self.device)}
 
     def save_frozen(self, folder: Path) -> None:
         """Writes no weights: which published model it goes with."""

@@ -171,6 +171,7 @@ class TinyFamily(TinyFrozen):
         self.transformer = transformer
         blocks = cast("Iterable[nn.Module]", transformer.blocks)
         self.sites = tuple(cast("nn.Module", block.attn2) for block in blocks)
+        self.self_attentions = tuple(cast("nn.Module", block.attn1) for block in blocks)
         self.width = config.num_heads * config.head_dim
         self.latent_channels = config.latent_channels
         embedding = cast("nn.Module", transformer.patch_embedding)
@@ -227,6 +228,10 @@ class TinyFamily(TinyFrozen):
         """From an export folder; there is no other place."""
         assert folder is not None, "the tiny family's codec is fitted per run"
         return TinyFrozen(PatchPCA(**load_file(folder / "autoencoder.safetensors")), config.tiny)
+
+    def components(self) -> dict[str, nn.Module]:
+        """None: the codec is a matrix, which moves to its input."""
+        return {}
 
     def save_frozen(self, folder: Path) -> None:
         """Writes ``autoencoder.safetensors``."""

@@ -165,6 +165,7 @@ class WanFamily(WanEncoders):
         self._other: Frozen[Any] = Frozen(self._load_other)
         blocks = cast("Iterable[nn.Module]", transformer.blocks)
         self.sites = tuple(cast("nn.Module", block.attn2) for block in blocks)
+        self.self_attentions = tuple(cast("nn.Module", block.attn1) for block in blocks)
         sizes = cast("Any", transformer).config
         self.width: int = sizes.num_attention_heads * sizes.attention_head_dim
         self.latent_channels = kind.latent_channels
@@ -215,6 +216,15 @@ class WanFamily(WanEncoders):
     def device(self) -> torch.device:
         """The transformer's."""
         return next(self.transformer.parameters()).device
+
+    def components(self) -> dict[str, nn.Module]:
+        """As the published pipeline names them."""
+        held: dict[str, Frozen[Any]] = {"vae": self.parts.codec, "text_encoder": self.parts.text_encoder}
+        if self.kind.clip:
+            held["image_encoder"] = self.parts.image_encoder
+        if self.kind.other:
+            held["transformer_2"] = self._other
+        return {name: part.on(self.device) for name, part in held.items()}
 
     def save_frozen(self, folder: Path) -> None:
         """Notes the hub's commit; the parts themselves are published."""
