@@ -52,6 +52,7 @@ def test_pictures_to_a_table_a_picture_and_a_page(
     assert "embedded_alt: swapped 0.0%" in capsys.readouterr().out
     assert sorted(p.name for p in Path("judged").iterdir()) == [
         "00-cafe-01.png",
+        "evaluated",
         "evaluation.html",
         "evaluation.json",
     ]
