@@ -1,4 +1,4 @@
-"""Intervals and paired comparison: against coverage by simulation, scipy's own tests by hand, and known differences."""
+"""Intervals and paired comparison: against Student's, against simulated truth, and on known differences."""
 
 from __future__ import annotations
 
