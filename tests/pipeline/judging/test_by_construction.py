@@ -65,7 +65,7 @@ def layout() -> U8:
 
 @pytest.fixture(scope="module")
 def takes(footage: Path, analyser: FaceAnalyser, crops: dict[str, U8]) -> tuple[Gallery, ...]:
-    """References as people give them: Oscar in two pictures of different takes, one of which is pasted in ``still``."""
+    """References as people give them: Oscar in two pictures of different takes, one of which ``still`` shows."""
     street = every_nth(footage / "clips" / "wall-01.mp4", 20)[3]  # he is alone in it
     other = analyser.measure(street, analyser.detect(street)[0]).crop
     given = {"Nora": crops["Nora"], "Oscar": np.stack([crops["Oscar"][2], other])}
