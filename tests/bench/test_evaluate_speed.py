@@ -1,7 +1,7 @@
 """Evaluation against the recognisers' own speed on the same frames, and its memory over many videos.
 
-Run by ``make bench``. Own speed: detection, landmarks with alignment, and both recognisers, one call after the other
-on frames that lie in memory; evaluation decodes and judges as well. Turns alternate and the best of each counts.
+Run by ``make bench``. Own speed: detection, landmarks with alignment, and both recognisers, one after the other on
+frames that lie in memory; evaluation decodes and judges as well. Turns alternate and the best of each counts.
 """
 
 from __future__ import annotations
@@ -89,6 +89,6 @@ def test_memory_does_not_grow_with_the_number_of_videos(
         peaks.append(peak)
     grown = (peaks[1] - peaks[0]) / (MANY - FEW)
     print(
-        f"\npeak memory of {FEW} videos {peaks[0]:.0f} MB, of {MANY} {peaks[1]:.0f} MB: {grown * 1000:.0f} kB a video"
+        f"\n{FEW} videos: {peaks[0]:.0f} MB at most, {MANY}: {peaks[1]:.0f} MB, {grown * 1000:.0f} kB a video"
     )
     assert peaks[1] <= 1.1 * peaks[0]

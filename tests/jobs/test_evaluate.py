@@ -267,7 +267,7 @@ def test_a_run_that_is_not_ready_is_one_line(
         ),
         (["VIDEO", "--references", "PICTURES", "--schedule", "noted.json"], "noted.json is no schedule"),
         (["empty", "--references", "PICTURES", "--schedule", "story.json"], "name them 1_1.mp4 and so on"),
-        (["VIDEO", "--references", "PICTURES", "--schedule", "story.json"], "nothing about shot meadow-01"),
+        (["VIDEO", "--references", "PICTURES", "--schedule", "story.json"], "nothing about shot 'meadow-01'"),
     ],
 )
 def test_wrong_input_is_one_line_exit_2_and_nothing_written(
