@@ -115,8 +115,8 @@ def _videos(given: Path, shots: Sequence[str]) -> list[Path]:
     if given.is_file():
         if shots and given.stem not in shots:
             raise InputError(
-                f"{given}: nothing about shot {given.stem!r} in the schedule; it has {', '.join(shots)}; name videos "
-                "so."
+                f"{given}: nothing about shot {given.stem!r} in the schedule; it has {', '.join(shots)}; name "
+                "videos so."
             )
         return [given]
     if shots and given.is_dir():
