@@ -50,11 +50,12 @@ class Keeper:
     references: References
 
     def evaluate(self, ask: Ask, progress: ProgressBar) -> Evaluation:
-        """What is kept of the video, or what is seen in it now, which is then kept."""
+        """What is kept of the video; where nothing is, it is looked at and kept first. Always as read back, so that
+        a run that was killed ends with the very numbers of one that was not."""
+        if self.read(ask) is None:
+            self._keep(ask, _evaluate(ask, self.references, progress))
         kept = self.read(ask)
-        if kept is None:
-            kept = _evaluate(ask, self.references, progress)
-            self._keep(ask, kept)
+        assert kept is not None, ask.video
         return kept
 
     def read(self, ask: Ask) -> Evaluation | None:
