@@ -63,7 +63,7 @@ FIGURES: Mapping[str, Figure] = {
     "pitch_range": Figure("degrees", "neither", "From down to up, 5th to 95th percentile.", False),
     "roll_range": Figure("degrees", "neither", "Tilt of the head, 5th to 95th percentile.", False),
     "expression_range": Figure(
-        "eye distances", "neither", "How far lips, lids, chin and brows move; below 0.02: frozen.", False
+        "eye distances", "neither", "How far lips, lids, chin and brows move; 0.002: a still.", False
     ),
     "faces_per_frame": Figure("people per frame", "neither", "Faces found, whoever they are.", False),
     "shot_likeness": Figure("cosine", "higher", "Likeness of a character in one shot to itself in another."),

@@ -32,7 +32,8 @@ class Liveliness:
     """Of N characters, NaN where seen in too few frames or not measured. yaw_range_deg, pitch_range_deg,
     roll_range_deg: f64[N], between the 5th and the 95th percentile over time; expression_range: f64[N], standard
     deviation over time of the points of expression, root mean square over them, in distances between the outer
-    corners of the eyes; a still gives what the landmark model trembles by, some 0.01."""
+    corners of the eyes. A still gives what the landmark model trembles by, 0.002; eight frames of a man who talks
+    gave 0.008, a photograph whose head is turned by bending its pixels 0.007: it tells a still, not a warp."""
 
     yaw_range_deg: F64
     pitch_range_deg: F64

@@ -160,7 +160,7 @@ def test_a_pasted_still_is_liker_and_given_away(films: Films, takes: tuple[Galle
         "yaw_range": (0, 2),
         "pitch_range": (0, 2),
     }
-    check("Oscar is a reference, pasted", pasted, expected | {"expression_range": (0, 0.02)})
+    check("Oscar is a reference, pasted", pasted, expected | {"expression_range": (0, 0.004)})
     check("Oscar is film", film, {"pixel_match": (-1, 0.8)})
     for name in (
         "likeness/embedded",
