@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from data_prep.records import U8
     from pipeline.judging.galleries import Gallery
 
+MIN_OTHER = (
+    0.25  # share of the largest face's area from which a face that is not certain counts as another one
+)
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
@@ -124,16 +127,25 @@ def _from_pictures(folder: Path) -> dict[str, U8]:
 def _only_face(path: Path, picture: U8) -> U8:
     """u8[112,112,3]: the face of a picture u8[H,W,3]; raises InputError where it shows none, or several that a
     recogniser could use."""
+    import numpy as np
+
     from data_prep.faces import analyser_for
 
     analyser = analyser_for()
     faces = analyser.detect(picture)
     if not faces:
         raise InputError(f"--references: no face found in {path}; give a picture that shows one.")
-    certain = [face for face in faces if face.score >= analyser.pack.spec.min_score]
-    if len(certain) > 1:
+    areas = [float(np.prod(face.box_px[2:] - face.box_px[:2])) for face in faces]
+    meant = max(range(len(faces)), key=areas.__getitem__)
+    others = [
+        face
+        for face, area in zip(faces, areas, strict=True)
+        if face is not faces[meant]
+        and (face.score >= analyser.pack.spec.min_score or area >= MIN_OTHER * areas[meant])
+    ]
+    if others:
         raise InputError(
-            f"--references: {len(certain)} faces in {path}; cut out the one that is meant, `castbank faces show` "
-            "draws what is seen."
+            f"--references: {len(others) + 1} faces in {path}; cut out the one that is meant, `castbank faces "
+            "show` draws what is seen."
         )
-    return analyser.measure(picture, certain[0] if certain else faces[0]).crop
+    return analyser.measure(picture, faces[meant]).crop

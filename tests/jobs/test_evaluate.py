@@ -284,8 +284,8 @@ def test_wrong_input_is_one_line_exit_2_and_nothing_written(
         Path(name).mkdir(parents=True)
     shutil.copy(pictures / "Nora.png", "mixed/Nora/one.png")
     shutil.copy(pictures / "Oscar" / "one.png", "mixed/Nora/two.png")
-    heads = [cv2.imread(str(pictures / name)) for name in ("Nora.png", "Oscar/one.png")]
-    cv2.imwrite("group/Nora.png", np.hstack([cv2.resize(head, (300, 300)) for head in heads]))
+    both = cv2.VideoCapture(str(footage / "clips" / "cafe-01.mp4")).read()[1]
+    cv2.imwrite("group/Nora.png", both)
     cv2.imwrite("square.png", np.ones((100, 100), np.uint8))
     Path("other.json").write_text(json.dumps({"schema": 1, "videos": [{"key": "b", "figures": {}}]}))
     Path("story.json").write_text(json.dumps({"1_1": ["Nora"]}))
