@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
@@ -54,7 +55,28 @@ class Request:
         return self.output.with_suffix(".last.png")
 
 
-def check_request(request: Request) -> None:
+def check_requests(requests: Sequence[Request]) -> None:
+    """Raise InputError for what could not be drawn, before a model is loaded; all are of one run and bank."""
+    from pipeline.generating import limits
+    from pipeline.identity.bank import IdentityBank, find_bank
+
+    first = requests[0]
+    outline, max_cast = limits.outline_of(first.run)
+    bank = IdentityBank.load(find_bank(first.bank or first.run))
+    for request in requests:
+        try:
+            limits.check_size(request.config, outline)
+            limits.check_cast(request.names, [name for name, _ in request.references], bank, max_cast)
+            check_prompt(request)
+            if request.anchor is not None:
+                limits.check_anchor(outline)
+        except InputError as error:
+            if len(requests) == 1:
+                raise
+            raise InputError(f"{request.output.name}: {error}") from error
+
+
+def check_prompt(request: Request) -> None:
     """Raise InputError for a prompt that speaks of nobody of its cast."""
     spoken = request.prompt.casefold()
     if not request.names or TOKEN.search(request.prompt):

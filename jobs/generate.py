@@ -12,7 +12,7 @@ from typing import Any
 from data_prep.records import InputError
 from jobs import config as configs
 from jobs import knobs
-from jobs.drawing import Request, check_request, draw, key_of, open_run
+from jobs.drawing import Request, check_requests, draw, key_of, open_run
 from jobs.layouts import FORMS, read_anchor, read_layouts, read_picture
 from jobs.outputs import check_file
 from jobs.progress import ProgressBar
@@ -121,8 +121,8 @@ def run(args: argparse.Namespace) -> int:
         layout=args.layout,
         anchor=args.anchor,
     )
-    check_request(request)
     _check_files(request)
+    check_requests([request])
     loaded = open_run(args.run_folder, args.bank)
     with ProgressBar() as progress:
         drawn = draw(loaded, request, progress)

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.records import InputError
 from jobs import config as configs
-from jobs.drawing import Request, check_request, draw, is_done, open_run
+from jobs.drawing import Request, check_requests, draw, is_done, open_run
 from jobs.generate import check_config
 from jobs.outputs import check_folder
 from jobs.progress import ProgressBar
 from pipeline.config import GenerateConfig
-from pipeline.generating import limits
 
 if TYPE_CHECKING:
     from pipeline.generate import LoadedRun
@@ -74,29 +73,15 @@ def read_requests(
 
 def check_all(requests: Sequence[Request]) -> None:
     """Raise InputError for what no worker could draw, before any model is loaded."""
-    from pipeline.identity.bank import IdentityBank, find_bank
-
     if not requests:
         raise InputError("--prompts: nothing is asked for; give a line for each video")
-    first = requests[0]
-    outline, max_cast = limits.outline_of(first.run)
-    known = list(IdentityBank.load(find_bank(first.bank or first.run)).entries)
-    outputs: dict[Path, Request] = {}
+    outputs = [request.output for request in requests]
+    for output in outputs:
+        if outputs.count(output) > 1:
+            raise InputError(f"output: {output} is asked for twice; give each video a name of its own")
     for request in requests:
-        if request.output in outputs:
-            raise InputError(
-                f"output: {request.output} is asked for twice; give each video a name of its own"
-            )
-        outputs[request.output] = request
-        try:
-            check_request(request)
-            check_config(request.config)
-            limits.check_size(request.config, outline)
-            limits.check_cast(request.names, [*known, *(name for name, _ in request.references)], max_cast)
-            if request.anchor is not None:
-                limits.check_anchor(outline)
-        except InputError as error:
-            raise InputError(f"{request.output.name}: {error}") from error
+        check_config(request.config)
+    check_requests(requests)
 
 
 def draw_all(requests: Sequence[Request], num_workers: int, folder: Path) -> int:

@@ -12,6 +12,7 @@ from pipeline.config import GenerateConfig
 
 if TYPE_CHECKING:
     from pipeline.families.contract import Outline
+    from pipeline.identity.bank import IdentityBank
 
 
 def check_strength(strength: float) -> None:
@@ -43,14 +44,12 @@ def check_anchor(outline: Outline) -> None:
         raise InputError("anchor: this model is given text alone; leave it out")
 
 
-def check_cast(names: Sequence[str], known: Sequence[str], max_cast: int) -> None:
-    """Raise InputError for a cast that is too large, or with somebody unknown."""
+def check_cast(names: Sequence[str], given: Sequence[str], bank: IdentityBank, max_cast: int) -> None:
+    """Raise InputError for a cast that is too large, or with somebody who is neither ``given`` nor in the bank."""
     if len(names) > max_cast:
         raise InputError(f"cast: {len(names)} characters, but identity.max_cast is {max_cast}; name fewer")
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise InputError(
-            f"cast: {', '.join(unknown)} not in the bank; it holds {', '.join(known) or 'nobody'}"
-        )
+    for name in names:
+        if name not in given:
+            bank.entry(name)  # raises, with the names that are there
     if len(set(names)) < len(names):
         raise InputError(f"cast: {', '.join(names)}; name each character once")

@@ -114,7 +114,7 @@ def test_a_story_is_planned_and_drawn(
         ({"prompt": "Anna waves.", "output": "../x.mp4"}, "line 1: output: '../x.mp4'"),
         (
             {"prompt": "Dora waves.", "cast": ["dora"]},
-            "000000.mp4: cast: dora not in the bank; it holds anna, ben",
+            "cast: 'dora' is not in the bank; it holds anna, ben",
         ),
         ({"prompt": "Dora waves.", "cast": ["anna"]}, "names nobody of the cast (anna)"),
         ({"prompt": "Anna waves.", "height_px": 40}, "height_px: 40"),
