@@ -16,8 +16,9 @@ from data_prep.tracks import iou
 from pipeline.judging.evaluate import Evaluation, judge
 from pipeline.judging.galleries import Gallery, gallery
 from pipeline.judging.means import mean_of
-from pipeline.judging.page import as_json, matrix_picture, page
+from pipeline.judging.page import matrix_picture, page
 from pipeline.judging.sight import SeenFrame, see
+from pipeline.judging.stored import as_json
 
 CLIP, EVERY = "cafe-01", 6
 ELSEWHERE = {"Nora": "cafe-03", "Oscar": "wall-03"}  # where the references come from
