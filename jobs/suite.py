@@ -43,7 +43,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     planned.add_argument("--seed", type=int, default=0, help="of the first video, each next has the next (0)")
     planned.add_argument(
-        "--only", action="append", default=[], metavar="TOPIC", help="a dimension or category; may be repeated"
+        "--only",
+        action="append",
+        default=[],
+        metavar="TOPIC",
+        help="a dimension or category; may be repeated",
     )
     collected = actions.add_parser("collect", help="their evaluator's figures, as a table and as JSON")
     collected.add_argument("suite", metavar="SUITE")
@@ -110,5 +114,7 @@ def _collect(args: argparse.Namespace) -> None:
 
 def _there(name: str, path: Path) -> Path:
     if not path.exists():
-        raise InputError(f"{name}: {str(path)!r}: no such file or folder; castbank suite list says what to give")
+        raise InputError(
+            f"{name}: {str(path)!r}: no such file or folder; castbank suite list says what to give"
+        )
     return path

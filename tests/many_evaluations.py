@@ -18,7 +18,9 @@ PEOPLE = ("Anna", "Ben", "Carl", "Dora", "Emil", "Fay")
 PACKS = {"embedded": 0.4, "embedded_alt": 0.55}
 
 
-def make_evaluation(num_videos: int, num_frames: int = 49, seed: int = 0, gain: float = 0.0) -> dict[str, Any]:
+def make_evaluation(
+    num_videos: int, num_frames: int = 49, seed: int = 0, gain: float = 0.0
+) -> dict[str, Any]:
     """gain: by how much everybody is liker; the same seed has the same videos."""
     random = np.random.default_rng(seed)
     videos = [_video(at, num_frames, random, gain) for at in range(num_videos)]
@@ -34,7 +36,9 @@ def make_strips(evaluation: dict[str, Any], folder: Path) -> dict[str, Path]:
     for at, row in enumerate(evaluation["videos"]):
         strip = Strip(NUM_FRAMES)
         back = np.full((108, 192, 3), (40 + 7 * at % 120, 90, 140 - 5 * at % 90), np.uint8)
-        frames = [cv2.circle(back.copy(), (20 + 21 * k, 54), 16, (240, 220, 190), -1) for k in range(NUM_FRAMES)]
+        frames = [
+            cv2.circle(back.copy(), (20 + 21 * k, 54), 16, (240, 220, 190), -1) for k in range(NUM_FRAMES)
+        ]
         strip.see(np.stack(frames))
         path = folder / f"{at:04d}.jpg"
         path.write_bytes(strip.jpeg())

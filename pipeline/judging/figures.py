@@ -73,8 +73,12 @@ FIGURES: Mapping[str, Figure] = {
     ),
     "presence_precision": Figure("share", "higher", "Of the appearances seen, those that the schedule has."),
     "presence_recall": Figure("share", "higher", "Of the scheduled appearances, those that are seen."),
-    "clip_score": Figure("of 100", "higher", "How well frames fit the prompt: 100 max(cosine, 0), their mean.", False),
-    "motion": Figure("% of the longer side per frame", "neither", "Mean length of optical flow; 0: a still.", False),
+    "clip_score": Figure(
+        "of 100", "higher", "How well frames fit the prompt: 100 max(cosine, 0), their mean.", False
+    ),
+    "motion": Figure(
+        "% of the longer side per frame", "neither", "Mean length of optical flow; 0: a still.", False
+    ),
     "flicker": Figure("levels of 255", "lower", "Change of luminance along the flow.", False),
     "vbench_flickering": Figure(
         "share", "higher", "VBench's: 1 - mean change of pixels / 255; moving counts as flickering.", False

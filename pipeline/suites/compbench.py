@@ -49,9 +49,7 @@ def prompts(path: Path) -> list[SuitePrompt]:
         if category not in FOLDERS:
             raise InputError(f"{file}: {category!r} is no category of T2V-CompBench; there are {_names()}")
         for number, prompt in enumerate(_lines(file), 1):
-            found.append(
-                SuitePrompt(prompt, f"{FOLDERS[category]}/{number:04d}.mp4", FOLDERS[category])
-            )
+            found.append(SuitePrompt(prompt, f"{FOLDERS[category]}/{number:04d}.mp4", FOLDERS[category]))
     return checked(found, path)
 
 

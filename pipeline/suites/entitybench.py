@@ -30,7 +30,9 @@ def results(path: Path) -> SuiteResults:
     episodes: dict[str, dict[str, float]] = {}
     for file in files:
         content = read_json(file)
-        if isinstance(content, dict) and "episode_id" in content:  # not the manifest nor the report beside them
+        if (
+            isinstance(content, dict) and "episode_id" in content
+        ):  # not the manifest nor the report beside them
             episodes[str(content["episode_id"])] = _figures(content)
     if not episodes:
         raise InputError(f"{path}: no episode's result; give the --out_dir of evaluate_benchmark.py")

@@ -51,7 +51,9 @@ def results(path: Path) -> SuiteResults:
                     name = f"{dimension}/{Path(row['video_path']).stem}"
                     videos.setdefault(name, {})[dimension] = value
     if not figures:
-        raise InputError(f"{path}: no *_eval_results.json; give the folder that VBench 2.0's evaluate.py wrote")
+        raise InputError(
+            f"{path}: no *_eval_results.json; give the folder that VBench 2.0's evaluate.py wrote"
+        )
     return SuiteResults("vbench2", figures, videos)
 
 
@@ -60,7 +62,9 @@ def _of_info(path: Path) -> list[SuitePrompt]:
     if not isinstance(content, list) or not all(
         isinstance(row, dict) and row.get("dimension") and "prompt_en" in row for row in content
     ):
-        raise InputError(f"{path}: is no list of prompt_en and dimension; give vbench2/VBench2_full_info.json")
+        raise InputError(
+            f"{path}: is no list of prompt_en and dimension; give vbench2/VBench2_full_info.json"
+        )
     found: dict[str, SuitePrompt] = {}
     for row in content:  # a prompt comes once for each of its questions
         for one in _takes(str(row["prompt_en"]), str(row["dimension"][0]), ""):

@@ -15,7 +15,16 @@ def test_plan_and_collect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     (tmp_path / "prompts/Human_Identity.txt").write_text("A man runs.\nA man sits.\n")
     (tmp_path / "prompts/Material.txt").write_text("Ice melts.\n")
     output = tmp_path / "plan" / "prompts.jsonl"
-    words = ["suite", "plan", "vbench2", str(tmp_path / "prompts"), "--videos", "made", "--output", str(output)]
+    words = [
+        "suite",
+        "plan",
+        "vbench2",
+        str(tmp_path / "prompts"),
+        "--videos",
+        "made",
+        "--output",
+        str(output),
+    ]
     assert main([*words, "--cast", "anna, ben", "--seed", "5", "--only", "Human_Identity"]) == 0
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert len(rows) == 6 and rows[1] == {
@@ -37,10 +46,19 @@ def test_plan_and_collect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["plan", "vbench", ".", "--videos", "v", "--output", "p.jsonl"], "suite: came 'vbench'; there are opens2v"),
-        (["plan", "vbench2", "none", "--videos", "v", "--output", "p.jsonl"], "PROMPTS: 'none': no such file"),
+        (
+            ["plan", "vbench", ".", "--videos", "v", "--output", "p.jsonl"],
+            "suite: came 'vbench'; there are opens2v",
+        ),
+        (
+            ["plan", "vbench2", "none", "--videos", "v", "--output", "p.jsonl"],
+            "PROMPTS: 'none': no such file",
+        ),
         (["plan", "vbench2", ".", "--videos", "v", "--output", "p.json"], "a file name that ends in .jsonl"),
-        (["plan", "vbench2", "l", "--videos", "v", "--output", "p.jsonl", "--only", "X"], "--only: came X; l has "),
+        (
+            ["plan", "vbench2", "l", "--videos", "v", "--output", "p.jsonl", "--only", "X"],
+            "--only: came X; l has ",
+        ),
         (["collect", "compbench", "."], "no result of T2V-CompBench"),
     ],
 )

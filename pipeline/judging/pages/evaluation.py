@@ -36,7 +36,9 @@ def evaluation_page(content: Json, strips: Mapping[str, Path], folder: str, titl
         "means": [_interval(content["figures"].get(name)) for name in names],
         "clips": clips,
         "matrices": mean_matrices(videos),
-        "whole": [{**column(name), "value": short(value)} for name, value in content.get("whole", {}).items()],
+        "whole": [
+            {**column(name), "value": short(value)} for name, value in content.get("whole", {}).items()
+        ],
         "against": content.get("against", []),
         "episode": content.get("episode"),
     }

@@ -46,9 +46,7 @@ def load_clip(where: str) -> Clip:
 
     try:
         model = CLIPModel.from_pretrained(where).eval().to(place())
-        return Clip(
-            model, CLIPImageProcessorPil.from_pretrained(where), AutoTokenizer.from_pretrained(where)
-        )
+        return Clip(model, CLIPImageProcessorPil.from_pretrained(where), AutoTokenizer.from_pretrained(where))
     except (OSError, ValueError) as error:
         why = str(error).strip().splitlines()[0][:200]
         raise InputError(

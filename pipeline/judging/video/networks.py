@@ -154,7 +154,9 @@ def _scripted(where: str) -> tuple[Any, dict[str, bool]]:
     try:
         network = torch.jit.load(where, map_location=place()).eval()
     except RuntimeError as error:
-        raise InputError(f"network 'torchscript:{where}': is no TorchScript ({_first_line(error)})") from error
+        raise InputError(
+            f"network 'torchscript:{where}': is no TorchScript ({_first_line(error)})"
+        ) from error
     known = {argument.name for argument in network.forward.schema.arguments}
     return network, {word: True for word in ("rescale", "resize", "return_features") if word in known}
 

@@ -22,7 +22,11 @@ def dump(path: Path, content: Any) -> Path:
 
 def test_opens2v(tmp_path: Path) -> None:
     listed = {
-        "singleface_1": {"img_paths": ["Images/man/1.jpg"], "prompt": "A man reads. ", "class_label": ["man"]},
+        "singleface_1": {
+            "img_paths": ["Images/man/1.jpg"],
+            "prompt": "A man reads. ",
+            "class_label": ["man"],
+        },
         "multiface_2": {"img_paths": ["Images/woman/1.jpg", "Images/man/2.jpg"], "prompt": "Two talk."},
     }
     path = dump(tmp_path / "Human-Domain_Eval.json", listed)
@@ -64,7 +68,9 @@ def test_compbench(tmp_path: Path) -> None:
     assert one.output == "spatial_relationships/0001.mp4"
     with (tmp_path / "ours_consistent_attr_score.csv").open("w", newline="") as file:
         rows = [["name", "prompt", "answer_1", "answer_2", "Score"], ["0001.png", "A red cat", "x", "y", "5"]]
-        csv.writer(file).writerows([*rows, ["0002.png", "A blue dog", "x", "y", "bad reply"], ["score: ", "1.0"]])
+        csv.writer(file).writerows(
+            [*rows, ["0002.png", "A blue dog", "x", "y", "bad reply"], ["score: ", "1.0"]]
+        )
     results = SUITES["compbench"].results(tmp_path)
     assert results.figures == {"consistent_attr": 1.0}
     assert results.videos == {"consistent_attr/0001": {"consistent_attr_raw": 5.0}}
@@ -83,7 +89,9 @@ def test_vbench2(tmp_path: Path) -> None:
     assert len({row["seed"] for row in rows}) == 23 and rows[5]["cast"] == ["anna"]
     entry = {"prompt_en": "A man runs.", "dimension": ["Human_Identity", "Human_Anatomy"]}
     info = dump(tmp_path / "VBench2_full_info.json", [entry, entry])
-    assert [one.output for one in SUITES["vbench2"].prompts(info)] == [f"A man runs.-{k}.mp4" for k in range(3)]
+    assert [one.output for one in SUITES["vbench2"].prompts(info)] == [
+        f"A man runs.-{k}.mp4" for k in range(3)
+    ]
     videos = [
         {"video_path": "made/Human_Identity/A man runs.-0.mp4", "video_results": 0.9},
         {"video_path": "made/Human_Identity/A man runs.-1.mp4", "video_results": -1},

@@ -63,4 +63,6 @@ def test_clip_score_is_the_formula_frame_by_frame() -> None:
         expected.append(100 * max(cosine, 0.0))
     found = clip_scores(torch.from_numpy(images), torch.from_numpy(text))
     assert found == pytest.approx(np.array(expected), abs=1e-4)
-    assert (found == 0).any()  # frames that fit the words worse than chance count as nothing, not against others
+    assert (
+        found == 0
+    ).any()  # frames that fit the words worse than chance count as nothing, not against others
