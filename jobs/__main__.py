@@ -28,6 +28,7 @@ VERBS = {  # name: what --help says; the module of the same name in jobs/ is imp
     "train": "shards to an identity bank: fine-tune a video diffusion transformer, full weights or LoRA",
     "generate": "prompt and cast to a video",
     "evaluate": "who is recognisable in a video, and who bled into whom",
+    "compare": "several evaluations side by side, and which is better",
     "suite": "published suites: their prompts to generate, their results to read",
     "bank": "list, show, merge and remove the characters of a run",
     "export": "a finished run for diffusers, peft or ComfyUI, read back and compared",

@@ -253,6 +253,7 @@ def _write(
     rows = [video_row(ask.video, ask.key, one) for ask, one in zip(asks, evaluations, strict=True)]
     for row in rows:
         row["figures"] |= seen.figures[row["key"]]
+        row["strip"] = seen.strips[row["key"]].relative_to(output).as_posix()
     differences = _compared(rows, against)
     content = {**as_content(rows, mean, found, episode, differences), "whole": dict(seen.whole)}
     write_content(output, content)
