@@ -12,8 +12,9 @@ from jobs.evaluate_results import read_evaluation
 from jobs.outputs import check_file
 from jobs.tables import aligned
 
-SUMMARY = """Evaluations of several runs or strategies side by side: means with intervals, and each against the first
-over the prompts and seeds that both have. EVALUATION is a folder that castbank evaluate wrote; NAME=FOLDER calls it so.
+SUMMARY = """Evaluations of several runs or strategies side by side: means with intervals, each against the first
+over the prompts and seeds that both have. EVALUATION is a folder that castbank evaluate wrote; NAME=FOLDER
+names it.
 
 examples:
   castbank compare judged-a judged-b

@@ -1,5 +1,5 @@
-"""An evaluation as a run of MLflow: figures as metrics, page, matrices and numbers as files, beside the training that
-made the videos.
+"""An evaluation as a run of MLflow: figures as metrics, page, matrices and numbers as files, below the training
+that made the videos.
 
 One run per output folder and content, told after everything is written, so that no server can spoil or delay it.
 """

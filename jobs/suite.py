@@ -20,8 +20,8 @@ SUMMARY = """Published suites: opens2v, compbench, vbench2, entitybench. PROMPTS
 their repositories publish them and their evaluators write them; castbank suite list says which.
 
 plan writes one line a video, {prompt, cast, seed, output} (and references, where a suite gives pictures), that
-castbank generate takes; outputs lie and are named as the suite's evaluator looks for them. Run that evaluator in its
-own environment, then collect what it wrote, or give it to castbank evaluate --suite.
+castbank generate takes; outputs lie and are named as the suite's evaluator looks for them. Run that evaluator in
+its own environment, then collect what it wrote, or give it to castbank evaluate --suite.
 
 examples:
   castbank suite plan opens2v OpenS2V-Eval/Human-Domain_Eval.json --videos made --output prompts.jsonl

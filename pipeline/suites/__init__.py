@@ -1,1 +1,1 @@
-"""Published suites: their prompt lists as they publish them, videos where their evaluators look, their results read."""
+"""Published suites: their prompt lists as published, videos where their evaluators look, their results read."""

@@ -1,9 +1,10 @@
 """T2V-CompBench (Sun et al. 2024, arXiv 2407.14505): which attribute, action or motion is whose.
 
-Formats, of github.com/KaiyueSun98/T2V-CompBench: prompts are the folder ``prompts`` (one ``K_category.txt`` each, one
-prompt a line) or ``meta_data`` (``category.json``, a list with ``prompt``); videos are ``<category>/0001.mp4``, in the
-order of the list (README, "Prepare Evaluation Videos"). Results are CSV files ``<model>_<category>_score.csv`` whose
-last column is each video's raw score and whose last line is ``score: ,<the category's>``, in 0..1.
+Formats, of github.com/KaiyueSun98/T2V-CompBench: prompts are the folder ``prompts`` (one ``K_category.txt`` each,
+one prompt a line) or ``meta_data`` (``category.json``, a list with ``prompt``); videos are
+``<category>/0001.mp4``, in the order of the list (README, "Prepare Evaluation Videos"). Results are CSV files
+``<model>_<category>_score.csv`` whose last column is each video's raw score and whose last line is ``score: ,<the
+category's>``, in 0..1.
 """
 
 from __future__ import annotations

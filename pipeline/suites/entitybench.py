@@ -2,9 +2,9 @@
 
 Formats, of github.com/Catherine-R-He/EntityBench: prompts are ``data/scripts/<episode>.json`` (``scenes`` with
 ``scene_num`` and ``video_prompts``, ``entity_schedule`` by ``"scene:shot"``); videos are
-``<episode>/<scene>_<shot>.mp4``, both three digits from 001 (README, "Run"). Results are the ``<episode>.json`` that
-``eval/evaluate_benchmark.py`` writes: ``metrics`` and ``vbench_means``, each ``{name: {value, n_evaluated, ...}}``,
-null where nothing could be judged, which is left out and never a zero.
+``<episode>/<scene>_<shot>.mp4``, both three digits from 001 (README, "Run"). Results are the ``<episode>.json``
+that ``eval/evaluate_benchmark.py`` writes: ``metrics`` and ``vbench_means``, each ``{name: {value, n_evaluated,
+...}}``, null where nothing could be judged, which is left out and never a zero.
 
 Here each shot is a prompt by itself; ``castbank generate`` draws an episode as one story, with its memory.
 """

@@ -1,10 +1,11 @@
 """OpenS2V-Eval (Yuan et al. 2025, arXiv 2505.20292): subjects given as pictures.
 
-Formats, of github.com/PKU-YuanGroup/OpenS2V-Nexus: prompts are ``Human-Domain_Eval.json``, ``Open-Domain_Eval.json``
-or ``Single-Domain_Eval.json`` of the data set BestWishYsh/OpenS2V-Eval, ``{id: {prompt, img_paths, class_label}}``
-with pictures relative to the file (eval/README.md); videos are ``<id>.mp4`` in one folder. Results are the files of
-``eval/get_*.py``, each ``{id: {score: number}}``, NaturalScore one file per asking, ``{id: "1".."5"}``. Their leader
-board rescales some of them and weighs all into one total; here they are as written.
+Formats, of github.com/PKU-YuanGroup/OpenS2V-Nexus: prompts are ``Human-Domain_Eval.json``,
+``Open-Domain_Eval.json`` or ``Single-Domain_Eval.json`` of the data set BestWishYsh/OpenS2V-Eval, ``{id: {prompt,
+img_paths, class_label}}`` with pictures relative to the file (eval/README.md); videos are ``<id>.mp4`` in one
+folder. Results are the files of ``eval/get_*.py``, each ``{id: {score: number}}``, NaturalScore one file per
+asking, ``{id: "1".."5"}``. Their leader board rescales some of them and weighs all into one total; here they are
+as written.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """VBench 2.0 (Zheng et al. 2025, arXiv 2503.21755): faithfulness in 18 dimensions.
 
-Formats, of github.com/Vchitect/VBench, folder VBench-2.0: prompts are the folder ``prompts/prompt`` (``Dimension.txt``,
-one prompt a line), whose videos are ``<Dimension>/<first 180 characters>-<k>.mp4``, k from 0, 20 for Diversity and 3
-for others (prompts/README.md); or ``vbench2/VBench2_full_info.json`` (a list with ``prompt_en`` and ``dimension``),
-whose videos lie in one folder, which their ``divide_video.py`` then sorts. Results are ``*_eval_results.json``:
-``{dimension: [score, [{video_path, video_results}]]}``, scores in 0..1, −1 where a video could not be judged.
+Formats, of github.com/Vchitect/VBench, folder VBench-2.0: prompts are the folder ``prompts/prompt``
+(``Dimension.txt``, one prompt a line), whose videos are ``<Dimension>/<first 180 characters>-<k>.mp4``, k from 0,
+20 for Diversity and 3 for others (prompts/README.md); or ``vbench2/VBench2_full_info.json`` (a list with
+``prompt_en`` and ``dimension``), whose videos lie in one folder, which their ``divide_video.py`` then sorts.
+Results are ``*_eval_results.json``: ``{dimension: [score, [{video_path, video_results}]]}``, scores in 0..1, −1
+where a video could not be judged.
 """
 
 from __future__ import annotations

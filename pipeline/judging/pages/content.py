@@ -49,7 +49,7 @@ def figure_names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def column(name: str) -> Json:
-    """A figure for the page: base and by whom it is said, unit, direction, meaning, whether it is shown at first."""
+    """A figure for the page: base, who says it, unit, direction, meaning, whether it is shown at first."""
     base, _, said_by = name.partition("/")
     figure = known_figure(name)
     shown = base in FIRST and said_by in ("", "embedded")

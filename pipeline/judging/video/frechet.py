@@ -36,8 +36,8 @@ class Frechet:
         """Raises InputError where a side has fewer than two rows, whose covariance is not known."""
         if self._metric is None or min(self.num_real, self.num_generated) < 2:
             raise InputError(
-                f"{self._name}: {self.num_real} real and {self.num_generated} generated features came; a covariance "
-                "takes two at least, and figures that are compared take thousands; give more videos"
+                f"{self._name}: {self.num_real} real and {self.num_generated} generated features came; a "
+                "covariance takes two at least, and figures that are compared take thousands; give more videos"
             )
         return float(self._metric.compute())  # type: ignore[operator]
 

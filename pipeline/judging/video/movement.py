@@ -1,9 +1,9 @@
 """How much a video moves, and how much it flickers beside that: two figures from one optical flow.
 
 Motion is the mean length of the flow from each frame to the next. Flicker is what a pixel's luminance changes by
-along its own path: the warping error of Lai et al. 2018 (arXiv 1808.00449, section 4.2), over the pixels whose flow
-there and back agrees (Sundaram et al. 2010, eq. 5). VBench's temporal flickering (arXiv 2311.17982, appendix) has no
-such path, so that whatever moves flickers; it is given beside ours, to compare with published tables.
+along its own path: the warping error of Lai et al. 2018 (arXiv 1808.00449, section 4.2), over the pixels whose
+flow there and back agrees (Sundaram et al. 2010, eq. 5). VBench's temporal flickering (arXiv 2311.17982, appendix)
+has no such path, so that whatever moves flickers; it is given beside ours, to compare with published tables.
 """
 
 from __future__ import annotations

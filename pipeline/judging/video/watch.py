@@ -46,7 +46,7 @@ class VideoJudge:
         return Watch(self, name, num_frames, prompt, real=real)
 
     def distances(self) -> dict[str, float]:
-        """FID and FVD of all generated videos against all real ones; raises InputError with too few of them."""
+        """FID and FVD of all generated videos against all real ones; raises InputError with too few."""
         found = {}
         if self.images is not None:
             found["fid"] = self.fid.distance()
@@ -61,8 +61,8 @@ class Watch:
     def __init__(self, judge: VideoJudge, name: str, num_frames: int, prompt: str, *, real: bool) -> None:
         if judge.videos is not None and num_frames < judge.asked.window:
             raise InputError(
-                f"--fvd-frames: {name} has {num_frames} frames, a window takes {judge.asked.window}; give fewer, or "
-                "leave --fvd out"
+                f"--fvd-frames: {name} has {num_frames} frames, a window takes {judge.asked.window}; give "
+                "fewer, or leave --fvd out"
             )
         self._judge, self._real = judge, real
         self._looked = frozenset(spaced(num_frames, judge.asked.frames))

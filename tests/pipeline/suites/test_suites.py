@@ -131,7 +131,7 @@ def test_entitybench(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suite", SUITES)
 def test_nothing_of_the_suite(suite: str, tmp_path: Path) -> None:
     for read in (SUITES[suite].prompts, SUITES[suite].results):
-        with pytest.raises(InputError, match="give |no such file|is no JSON"):
+        with pytest.raises(InputError, match=r"give |no such file|is no JSON"):
             read(tmp_path)
 
 

@@ -50,7 +50,7 @@ def test_known_normals_in_closed_form() -> None:
 def test_too_few_are_refused_by_name() -> None:
     found = Frechet("fvd")
     found.add(torch.zeros(1, 3), real=True)
-    with pytest.raises(InputError, match="fvd: 1 real and 0 generated features came; .* give more videos"):
+    with pytest.raises(InputError, match=r"fvd: 1 real and 0 generated features came; .* give more videos"):
         found.distance()
 
 

@@ -51,7 +51,7 @@ def test_clip_score_with_the_models_own_loss_arithmetic(networks: Path) -> None:
 def test_long_words_are_cut_and_a_missing_clip_is_named(networks: Path) -> None:
     clip = load_clip(str(networks / "clip"))
     assert clip.text_features("word " * 200).shape == (1, 16)
-    with pytest.raises(InputError, match="CLIP 'no/where.*give a folder of transformers' layout"):
+    with pytest.raises(InputError, match=r"CLIP 'no/where.*give a folder of transformers' layout"):
         load_clip("no/where/at/all")
 
 
@@ -107,7 +107,7 @@ def test_files_and_windows_that_do_not_fit(networks: Path, tmp_path: Path) -> No
     with pytest.raises(InputError, match="windows of 4"):
         video_network(f"videomae:{networks / 'videomae'}")(video(0, 5))
     judge = VideoJudge(Asked(fvd=f"torchscript:{networks / 'videos.pt'}", window=16))
-    with pytest.raises(InputError, match="--fvd-frames: short.mp4 has 9 frames, a window takes 16"):
+    with pytest.raises(InputError, match=r"--fvd-frames: short\.mp4 has 9 frames, a window takes 16"):
         judge.watch("short.mp4", 9)
 
 
