@@ -122,6 +122,11 @@ def _videos(given: Path, shots: Sequence[str]) -> list[Path]:
     """The video itself, the sample videos of a run, or the shots of an episode's folder in the order of its
     schedule; raises InputError where there is none."""
     if given.is_file():
+        if shots and given.stem not in shots:
+            raise InputError(
+                f"{given}: nothing about shot {given.stem!r} in the schedule; it has {', '.join(shots)}; name "
+                "videos so."
+            )
         return [given]
     if shots and given.is_dir():
         return _shots(given, shots)

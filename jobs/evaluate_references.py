@@ -95,7 +95,7 @@ def _from_bank(folder: Path) -> References:
     for name, rows in faces.items():
         if rows.shape[1] != pack.dim:
             raise InputError(
-                f"--references: {folder} names {pack.name} as recogniser, which makes {pack.dim} numbers of a face; "
+                f"--references: {folder} names {pack.name}, which makes {pack.dim} numbers of a face; "
                 f"{name!r} has {rows.shape[1]}. Enrol again, or give pictures."
             )
     return References((Gallery(pack.name, faces),), {})

@@ -105,7 +105,7 @@ def _evaluate(ask: Ask, references: References, progress: ProgressBar) -> Evalua
     """Raises InputError for a video that does not decode, or is of another shape than the layout."""
     from data_prep.decode import iter_frames
     from data_prep.faces import analyser_for
-    from data_prep.probe import UnusableError, probe
+    from data_prep.video.probe import UnusableError, probe
     from pipeline.judging.evaluate import judge
     from pipeline.judging.sight import see
 

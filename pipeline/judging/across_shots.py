@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from data_prep.records import F32, F64, I32, InputError
 from pipeline.judging.drift import slope
@@ -79,7 +80,7 @@ def episode_figures(episode: Sequence[AcrossShots]) -> dict[str, float]:
     return found
 
 
-def _by_pack(evaluations: Sequence[Evaluation], k: int, planned: np.ndarray) -> AcrossShots:
+def _by_pack(evaluations: Sequence[Evaluation], k: int, planned: npt.NDArray[np.bool_]) -> AcrossShots:
     scores = [evaluation.scores[k] for evaluation in evaluations]
     appeared = np.stack([one.people.present for one in scores]) >= MIN_PRESENT  # [S,N]
     identities = np.stack([one.identity for one in scores])  # f32[S,N,D]
@@ -93,7 +94,7 @@ def _by_pack(evaluations: Sequence[Evaluation], k: int, planned: np.ndarray) -> 
     )
 
 
-def recurrence(identities: F32, right: np.ndarray) -> Recurrence:
+def recurrence(identities: F32, right: npt.NDArray[np.bool_]) -> Recurrence:
     """identities: f32[S,N,D], unit rows by shot and character; right: bool[S,N], the appearances that count."""
     gaps, cosines = [], []
     for i in range(right.shape[1]):

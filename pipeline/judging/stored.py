@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from data_prep.records import F32, F64, U8, Json
+from data_prep.records import F32, F64, Json
 from pipeline.judging.confusion import Counts
 from pipeline.judging.copying import Copying, PixelCopying
 from pipeline.judging.drift import Drift
@@ -41,7 +41,7 @@ def as_json(evaluation: Evaluation) -> Json:
     }
 
 
-def arrays_of(evaluation: Evaluation) -> dict[str, F32 | U8]:
+def arrays_of(evaluation: Evaluation) -> dict[str, Any]:
     """What ``as_json`` leaves out: the likest faces, and by recogniser the identities."""
     return {"faces": evaluation.faces} | {f"identity_{s.pack}": s.identity for s in evaluation.scores}
 
@@ -87,7 +87,7 @@ def _scores_as_json(scores: Scores) -> Json:
 
 
 def _scores_from_json(row: Json, identity: F32, num_cast: int) -> Scores:
-    nested = {name: _record_from_json(kind, row[name]) for name, kind in NESTED.items()}
+    nested: dict[str, Any] = {name: _record_from_json(kind, row[name]) for name, kind in NESTED.items()}
     numbers: dict[str, Any] = {}
     for field in fields(Scores):
         if field.name not in NESTED and field.name not in ("identity", "pack"):

@@ -19,6 +19,6 @@ document.addEventListener('mousemove', e => {
 function shade(v) { if (v === null) return ['#eef0f3', '#a9b2c0']; const stops = [[244, 247, 250], [158, 202, 225], [33, 113, 181], [8, 48, 107]], at = Math.min(Math.max(v, 0), 1) * 3, low = Math.min(Math.floor(at), 2); const c = stops[low].map((a, i) => Math.round(a + (stops[low + 1][i] - a) * (at - low))); return [`rgb(${c})`, c[0] + c[1] + c[2] < 380 ? '#fff' : '#1c2430']; }
 function matrix(pack, cast, rows, same) {
   const head = `<tr><th></th>${cast.map(c => `<th>${esc(c)}</th>`).join('')}</tr>`;
-  const body = rows.map((line, i) => `<tr><th>${esc(cast[i])}</th>${line.map((v, j) => { const [b, f] = shade(v); return `<td style="background:${b};color:${f}" class="${i !== j && v !== null && v >= same ? 'bleed' : ''}">${num(v)}</td>`; }).join('')}</tr>`).join('');
+  const body = rows.map((line, i) => `<tr><th>${esc(cast[i])}</th>${line.map((v, j) => { const [b, f] = shade(v); return `<td style="background:${b};color:${f}" class="${i !== j && v !== null && v >= same ? 'bleed' : ''}">${v === null ? '–' : v.toFixed(2)}</td>`; }).join('')}</tr>`).join('');
   return `<div class="card matrix"><h3>${esc(pack)} <span class="way">cosine; the same person from ${same}</span></h3><table>${head}${body}</table></div>`;
 }

@@ -5,7 +5,8 @@ the user's machine is given, and a small one in the same layout goes through the
 
 - ``torchscript:FILE`` is how the networks of published FID and FVD figures are passed around: NVIDIA's
   ``inception-2015-12-05.pt`` (StyleGAN2-ADA; the original Inception of Heusel et al. 2017) and
-  ``i3d_torchscript.pt`` (StyleGAN-V; the I3D on Kinetics-400 of Unterthiner et al. 2018). Both are asked for features, not logits.
+  ``i3d_torchscript.pt`` (StyleGAN-V; the I3D on Kinetics-400 of Unterthiner et al. 2018). Both are asked for
+  features, not logits.
 - ``inception`` is the same Inception in torch-fidelity's port, which torchmetrics fetches (``pip install
   torch-fidelity``); pooled, 2048 wide.
 - ``clip:ID`` (transformers; ``openai/clip-vit-large-patch14``) for FID, as CLIP-FID of Kynkäänniemi et al. 2023.
