@@ -66,7 +66,7 @@ def results(path: Path) -> SuiteResults:
 def _scores(file: Path, entry: Any) -> dict[str, float]:
     """Finite numbers of one video in one file; NaturalScore's are texts, and have no name."""
     if isinstance(entry, dict):
-        named = {NAMES.get(name, name): value for name, value in entry.items()}
+        named: dict[str, Any] = {NAMES.get(str(name), str(name)): value for name, value in entry.items()}
     else:
         named = {"NaturalScore" if file.stem.startswith("naturalscore") else file.stem: entry}
     found = {}

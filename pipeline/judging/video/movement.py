@@ -77,7 +77,7 @@ class MovementMeter:
             self._cuts += 1
             return
         length = float(np.hypot(forward[..., 0], forward[..., 1]).mean()) / max(grey.shape)
-        levels = np.abs(there.astype(np.float32) - grey)[followed]
+        levels = np.abs(there - grey)[followed]
         self._sums += (length, float(levels.mean()) if levels.size else 0.0, change)
         self._pairs += 1
 
@@ -106,15 +106,16 @@ def _luminance(frame: U8) -> U8:
     return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def _follow(values: U8 | F32, flow: F32) -> npt.NDArray[np.generic]:
-    """``values`` [H,W] or [H,W,2] at the ends of a flow f32[H,W,2]; those of the border beyond it."""
+def _follow(values: U8 | F32, flow: F32) -> F32:
+    """``values`` [H,W] or [H,W,2] at the ends of a flow f32[H,W,2], f32; those of the border beyond it."""
     height, width = flow.shape[:2]
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     where = (columns + flow[..., 0], rows + flow[..., 1])
-    return np.asarray(cv2.remap(values, *where, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+    found = cv2.remap(values, *where, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(found, np.float32)
 
 
-def _agrees(forward: F32, back: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
+def _agrees(forward: F32, back: F32) -> npt.NDArray[np.bool_]:
     """bool[H,W]: pixels that come back to where they were, and stay inside the picture."""
     height, width = forward.shape[:2]
     gone = ((forward + back) ** 2).sum(-1)
