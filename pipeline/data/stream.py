@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
@@ -23,6 +24,8 @@ from pipeline.data.order import Order, Share
 from pipeline.data.samples import Item, Samples, to_unit_range
 from pipeline.data.sending import sent
 from pipeline.families.contract import LatentGrid
+
+WATCH_S = 1.0  # between two looks of a loading process at whether its rank lives
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -108,12 +111,20 @@ def collate_or_error(items: Sequence[Item | InputError]) -> Batch | InputError:
         return error
 
 
-def _outlive_signals(worker: int) -> None:
+def _end_with_rank_alone(worker: int) -> None:
     """A scheduler signals every process of a job; a loading process that dies of it takes its rank along, which has
-    a checkpoint to write. It ends with its rank."""
+    a checkpoint to write. It ends with its rank, also where that is killed: torch notices so, but then waits for
+    ever until what it has loaded is taken."""
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, lambda *_: os._exit(0))  # what its own rank says instead
+
+
+def _watch(rank: int) -> None:
+    while os.getppid() == rank:
+        time.sleep(WATCH_S)
+    os._exit(1)
 
 
 def _dismiss(workers: Sequence[BaseProcess]) -> None:
@@ -144,7 +155,7 @@ class Stream:
             batch_sampler=share.positions(steps.start, steps.stop, order.span),
             collate_fn=collate_or_error,
             num_workers=config.num_workers,
-            worker_init_fn=_outlive_signals,
+            worker_init_fn=_end_with_rank_alone,
             prefetch_factor=config.prefetch if config.num_workers else None,
             # the rank's own children, which end when it is killed; those of a fork server would not
             multiprocessing_context="fork" if config.num_workers else None,

@@ -7,9 +7,11 @@ import os
 import signal
 from collections import Counter
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -20,6 +22,7 @@ from pipeline.data.order import Share, epoch_order
 from pipeline.data.samples import Samples, chosen_rows
 from pipeline.data.stream import Stream, collate
 from tests.small_shards import CASTS, COLOURS, HEIGHT, NUM_FRAMES, WIDTH, face, make_sample, make_shards
+from tests.waiting import until
 
 DIM = 48
 
@@ -73,6 +76,28 @@ def test_a_signal_to_the_whole_job_does_not_end_the_loading_processes(number: in
     os.kill(worker.pid or 0, number)
     rest = [stream.next()[0] for _ in range(5)]
     assert torch.cat([batch.positions for batch in (first, *rest)]).tolist() == list(range(12))
+
+
+def load_on(shards: Path, pipe: Connection) -> None:
+    """A rank that never takes what its loading processes have loaded, more than a pipe holds."""
+    config = configured(shards, num_workers=2, prefetch=400)
+    stream = Stream(Samples(config, 0, RECOGNISER), Share(2, 0, 1, 1), range(2000), config)
+    stream.next()
+    pipe.send([process.pid for process in multiprocessing.active_children()])
+    signal.pause()
+
+
+def test_loading_processes_end_when_their_rank_is_killed(shards: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    rank = context.Process(target=load_on, args=(shards, theirs))
+    rank.start()
+    workers = [psutil.Process(pid) for pid in ours.recv()]
+    until(lambda: all(worker.status() == psutil.STATUS_SLEEPING for worker in workers))
+    rank.kill()
+    rank.join()
+    assert len(workers) == 2
+    until(lambda: not any(worker.is_running() for worker in workers))
 
 
 def test_epochs_are_permutations_that_differ() -> None:
