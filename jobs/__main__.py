@@ -29,6 +29,8 @@ VERBS = {  # name: what --help says; the module of the same name in jobs/ is imp
     "generate": "prompt and cast to a video; many prompts to many",
     "storyboard": "an episode of many shots with a recurring cast, planned and drawn",
     "evaluate": "who is recognisable in a video, and who bled into whom",
+    "compare": "several evaluations side by side, and which is better",
+    "suite": "published suites: their prompts to generate, their results to read",
     "bank": "list, show, merge and remove the characters of a run",
     "export": "a finished run for diffusers, peft or ComfyUI, read back and compared",
     "report": "shards to one HTML page to look at",

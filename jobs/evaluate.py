@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.atomic import write_atomic
 from data_prep.records import InputError, Json
+from jobs import evaluate_looks as looking
+from jobs import evaluate_tracking as tracking
 from jobs.evaluate_references import References, load_references
 from jobs.evaluate_results import (
     as_content,
@@ -19,12 +20,14 @@ from jobs.evaluate_results import (
     say_all,
     say_episode,
     say_video,
+    say_whole,
     video_row,
     write_content,
 )
 from jobs.evaluate_videos import Ask, Keeper, keys_of, note_of
 from jobs.layouts import read_layout
 from jobs.outputs import check_folder
+from jobs.suite import read_results
 
 if TYPE_CHECKING:
     from pipeline.judging.across_shots import AcrossShots
@@ -85,6 +88,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="who should be in which shot, an EntityBench episode or {'1_1': ['anna']}; videos are SCENE_SHOT.mp4",
     )
     parser.add_argument("--output", type=Path, default=Path("evaluation"), metavar="FOLDER")
+    looking.add_arguments(parser)
+    tracking.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -103,9 +108,13 @@ def run(args: argparse.Namespace) -> int:
         for video, key in zip(videos, keys_of(videos), strict=True)
     ]
     _check_pairs(asks, against)
+    suites = [read_results(given) for given in args.suite]
+    judge = looking.judge_of(args, videos)
     evaluations = _judge_all(asks, references, args.output)
+    seen = looking.with_suites(looking.look(asks, judge, args.real, args.output), asks, suites)
     episode = _episode(asks, evaluations, schedule)
-    _write(asks, evaluations, references, args.output, episode, against)
+    content = _write(asks, evaluations, args.output, episode, against, seen)
+    tracking.track(args, content, videos)
     return 0
 
 
@@ -230,38 +239,36 @@ def _episode(
 def _write(
     asks: Sequence[Ask],
     evaluations: Sequence[Evaluation],
-    references: References,
     output: Path,
     episode: Sequence[AcrossShots],
     against: Json | None,
-) -> None:
+    seen: looking.Looks,
+) -> Json:
+    """evaluation.json and its page, and a few lines; returns what the former holds."""
     from pipeline.judging.figures import figures
     from pipeline.judging.intervals import intervals
     from pipeline.judging.means import mean_of
-    from pipeline.judging.page import page
+    from pipeline.judging.pages.evaluation import evaluation_page
 
     comparable = len(asks) > 1 and len({ask.cast for ask in asks}) == 1
     mean = mean_of(evaluations) if comparable else None
-    found = intervals([figures(evaluation) for evaluation in evaluations])
+    found = intervals(
+        [{**figures(one), **seen.figures[ask.key]} for ask, one in zip(asks, evaluations, strict=True)]
+    )
     rows = [video_row(ask.video, ask.key, one) for ask, one in zip(asks, evaluations, strict=True)]
+    for row in rows:
+        row["figures"] |= seen.figures[row["key"]]
+        row["strip"] = seen.strips[row["key"]].relative_to(output).as_posix()
     differences = _compared(rows, against)
-    write_content(output, as_content(rows, mean, found, episode, differences))
-    titles = [f"All {len(asks)} videos, mean"] * (mean is not None) + [str(ask.video) for ask in asks]
-    shown = itertools.chain([] if mean is None else [mean], _kept(asks, references, output))
-    html = page(titles, shown, references.portraits)
+    content = {**as_content(rows, mean, found, episode, differences), "whole": dict(seen.whole)}
+    write_content(output, content)
+    html = evaluation_page(content, seen.strips, looking.FOLDER, f"castbank evaluation: {output.name}")
     write_atomic(output / "evaluation.html", html.encode())
     say_all(found, differences)
+    say_whole(seen.whole)
     say_episode(episode)
     sys.stdout.write(f"{output / 'evaluation.html'}: {len(evaluations)} evaluated\n")
-
-
-def _kept(asks: Sequence[Ask], references: References, output: Path) -> Iterator[Evaluation]:
-    """Each video's evaluation with its pictures, read back one by one."""
-    keeper = Keeper(output / "evaluated", references)
-    for ask in asks:
-        kept = keeper.read(ask)
-        assert kept is not None, ask.video
-        yield kept
+    return content
 
 
 def _compared(rows: Sequence[Json], against: Json | None) -> list[Difference]:

@@ -89,6 +89,12 @@ def say_all(found: Mapping[str, Interval], differences: Sequence[Difference]) ->
         sys.stdout.writelines(f"  {one.in_words()}\n" for one in differences)
 
 
+def say_whole(whole: Mapping[str, float]) -> None:
+    """Figures of all videos together: FID, FVD, published suites."""
+    for name, value in whole.items():
+        sys.stdout.write(f"  {name.ljust(28)} {value:7.3f}\n")
+
+
 def say_episode(episode: Sequence[AcrossShots]) -> None:
     """Presence against the schedule, and likeness by recurrence gap."""
     for one in episode:

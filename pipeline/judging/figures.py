@@ -73,6 +73,23 @@ FIGURES: Mapping[str, Figure] = {
     ),
     "presence_precision": Figure("share", "higher", "Of the appearances seen, those that the schedule has."),
     "presence_recall": Figure("share", "higher", "Of the scheduled appearances, those that are seen."),
+    "clip_score": Figure(
+        "of 100", "higher", "How well frames fit the prompt: 100 max(cosine, 0), their mean.", False
+    ),
+    "motion": Figure(
+        "% of the longer side per frame", "neither", "Mean length of optical flow; 0: a still.", False
+    ),
+    "flicker": Figure("levels of 255", "lower", "Change of luminance along the flow.", False),
+    "vbench_flickering": Figure(
+        "share", "higher", "VBench's: 1 - mean change of pixels / 255; moving counts as flickering.", False
+    ),
+    "cuts": Figure("cuts", "neither", "Frames that no flow leads to, left out of the three above.", False),
+    "fid": Figure("squared distance", "lower", "Frechet distance of frames to real videos' frames.", False),
+    "fvd": Figure("squared distance", "lower", "Frechet distance of windows to real videos' windows.", False),
+    "opens2v": Figure("score", "higher", "What OpenS2V-Eval's own evaluator says.", False),
+    "compbench": Figure("score", "higher", "What T2V-CompBench's own evaluator says.", False),
+    "vbench2": Figure("score", "higher", "What VBench 2.0's own evaluator says.", False),
+    "entitybench": Figure("score", "higher", "What EntityBench's own evaluator says.", False),
 }
 
 

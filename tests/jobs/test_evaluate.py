@@ -55,6 +55,7 @@ def test_pictures_to_a_table_a_picture_and_a_page(
         "evaluated",
         "evaluation.html",
         "evaluation.json",
+        "frames",
     ]
     (result,) = json.loads(Path("judged/evaluation.json").read_text())["videos"]
     assert result["cast"] == ["Nora", "Oscar"]

@@ -14,7 +14,7 @@ from data_prep.records import U8, InputError
 from pipeline.judging.evaluate import Evaluation, judge
 from pipeline.judging.galleries import Gallery
 from pipeline.judging.means import mean_of
-from pipeline.judging.page import matrix_picture, page
+from pipeline.judging.page import matrix_picture
 from pipeline.judging.sight import SeenFrame, see
 from pipeline.judging.stored import arrays_of, as_json, from_json
 from tests.judged_people import CAST, PACKS, every_nth, exchanged, only
@@ -164,12 +164,3 @@ def test_what_is_kept_of_an_evaluation_is_the_evaluation(evaluation: Evaluation)
     for one, other in zip(back.scores, evaluation.scores, strict=True):
         assert one.own.shape == other.own.shape
         assert np.array_equal(one.identity, other.identity)
-
-
-def test_the_page_is_self_contained(evaluation: Evaluation, crops: dict[str, U8]) -> None:
-    portraits = {name: faces[0] for name, faces in crops.items()}
-    text = page(["a <video>"], [evaluation], portraits)
-    assert "a &lt;video&gt;" in text
-    assert text.count("data:image/png;base64,") == 1
-    assert "http" not in text
-    assert all(name in text for name in CAST)
