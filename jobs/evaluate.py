@@ -17,7 +17,8 @@ from jobs.outputs import check_folder
 
 if TYPE_CHECKING:
     from data_prep.records import U8
-    from pipeline.judging.evaluate import Evaluation, Gallery
+    from pipeline.judging.evaluate import Evaluation
+    from pipeline.judging.galleries import Gallery
 
 SUMMARY = """Who is recognisable in a video, and who bled into whom.
 
@@ -123,7 +124,7 @@ def load_references(folder: Path) -> References:
     Raises InputError where it is none of them, or a picture shows no face.
     """
     from data_prep.faces import packs
-    from pipeline.judging.evaluate import gallery
+    from pipeline.judging.galleries import gallery
 
     if not folder.is_dir():
         raise InputError(f"--references: {folder} is not a folder; give faces, shards or an identity bank.")
@@ -160,7 +161,7 @@ def _from_shards(folder: Path) -> dict[str, U8]:
 
 def _from_bank(folder: Path) -> References:
     from pipeline.identity.bank import IdentityBank
-    from pipeline.judging.evaluate import Gallery
+    from pipeline.judging.galleries import Gallery
 
     entries = IdentityBank.load(folder).entries.values()
     by_pack = {entry.pack for entry in entries}
@@ -231,7 +232,8 @@ def _evaluate(
     from data_prep.faces import analyser_for
     from data_prep.probe import UnusableError, probe
     from jobs.progress import ProgressBar
-    from pipeline.judging.evaluate import judge, see
+    from pipeline.judging.evaluate import judge
+    from pipeline.judging.sight import see
 
     seen = []
     try:
@@ -266,7 +268,7 @@ def _say(video: Path, evaluation: Evaluation) -> None:
 def _write(
     output: Path, videos: Sequence[Path], evaluations: Sequence[Evaluation], references: References
 ) -> None:
-    from pipeline.judging.evaluate import mean_of
+    from pipeline.judging.means import mean_of
     from pipeline.judging.page import as_json, matrix_picture, page, png
 
     comparable = len(videos) > 1 and len({evaluation.cast for evaluation in evaluations}) == 1

@@ -13,8 +13,11 @@ from data_prep.faces import FaceAnalyser, analyser_for
 from data_prep.footage import ClipTruth
 from data_prep.records import U8, InputError
 from data_prep.tracks import iou
-from pipeline.judging.evaluate import Evaluation, Gallery, SeenFrame, gallery, judge, mean_of, see
+from pipeline.judging.evaluate import Evaluation, judge
+from pipeline.judging.galleries import Gallery, gallery
+from pipeline.judging.means import mean_of
 from pipeline.judging.page import as_json, matrix_picture, page
+from pipeline.judging.sight import SeenFrame, see
 
 CLIP, EVERY = "cafe-01", 6
 ELSEWHERE = {"Nora": "cafe-03", "Oscar": "wall-03"}  # where the references come from
