@@ -263,6 +263,8 @@ def build(
     from pipeline import adapters
     from pipeline import model as models
     from pipeline.families.pretrained import DTYPES
+    from pipeline.identity.bank import IdentityBank
+    from pipeline.identity.lock import locked_tokens
     from pipeline.objective import objective
 
     base, dtype = Path(config.base or f"{config.run}/initial"), DTYPES[engine.dtype if engine else "fp32"]
@@ -275,7 +277,9 @@ def build(
         model.convert(dtype)
     base_precision = engine.base_precision if engine else "dtype"
     adapters.apply(model.transformer, model.identity, config.model.adapter, config.seed, base_precision)
-    return objective.build(config.model, model, config.seed, shown, face_network(config))
+    bank = IdentityBank.load(Path(config.base) / "bank") if config.base else None
+    locked = locked_tokens(bank, config.model.adapter.lock, config.names)
+    return objective.build(config.model, model, config.seed, shown, face_network(config), locked)
 
 
 def face_network(config: TrainConfig) -> FaceNetwork | None:

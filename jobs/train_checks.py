@@ -96,8 +96,33 @@ def check(config: TrainConfig) -> None:
             "has one noise level for all frames, or is given a picture otherwise, and takes no clean first frame; "
             "set it to 0, or take a text-to-video model of the wan family"
         )
+    check_given(config)
     if config.base:
         check_base(config)
+    check_lock(config)
+
+
+def check_given(config: TrainConfig) -> None:
+    """Raise InputError for frames to be given clean that are none, or that no sample is given."""
+    from pipeline.objective.noise import GIVEN
+
+    given, anchor = config.model.noise.given, config.model.noise.anchor
+    unknown = [kind for kind in given if kind not in GIVEN]
+    if unknown or not given or (tuple(given) != ("first",) and anchor == 0):
+        raise InputError(
+            f"model.noise.given=[{','.join(given)}] with model.noise.anchor={anchor}: it takes some of "
+            f"{', '.join(GIVEN)}, and others than first want a share of samples, such as model.noise.anchor=0.5"
+        )
+
+
+def check_lock(config: TrainConfig) -> None:
+    """Raise InputError where a character is to be locked that the base's bank does not hold."""
+    if config.model.adapter.lock:
+        from pipeline.identity.bank import IdentityBank
+        from pipeline.identity.lock import locked_names
+
+        bank = IdentityBank.load(Path(config.base) / "bank") if config.base else None
+        locked_names(bank, config.model.adapter.lock)
 
 
 def check_base_precision(config: TrainConfig) -> None:

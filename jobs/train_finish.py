@@ -50,21 +50,24 @@ def finish(
     """
     folder = Path(config.run)
     damages: list[str] = []
-    found = newest(folder / "checkpoints", damages.append)
-    if found is None or found.step != config.num_steps:  # an older one must not pass for the trained model
+    reached = newest(folder / "checkpoints", damages.append)
+    if (
+        reached is None or reached.step != config.num_steps
+    ):  # an older one must not pass for the trained model
         raise InputError(
             f"{'; '.join(damages) or 'no checkpoint'}: run the same command again, it goes on there"
         )
-    export.load_trained(trained, engine.trained_parameters(found.folder, config.engine.zero_stage))
+    export.load_trained(trained, engine.trained_parameters(reached.folder, config.engine.zero_stage))
     model = trained.model.eval()
     earlier = IdentityBank.load(Path(config.base) / "bank") if config.base else None
-    bank = enrol(model.identity, gather_references(samples.raw()), recogniser, config.names, earlier)
+    found, lock = gather_references(samples.raw()), config.model.adapter.lock
+    bank = enrol(model.identity, found, recogniser, config.names, earlier, lock)
     batch = collate([samples.load(0, 0)])
 
     def ask(asked: Model) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             scalars: dict[str, torch.Tensor] = objective.build(
-                config.model, asked.eval(), config.seed, faces=trained.faces[0]
+                config.model, asked.eval(), config.seed, faces=trained.faces[0], locked=trained.locked
             )(batch)
         return scalars
 

@@ -89,6 +89,9 @@ class NoiseConfig:
     # probability that a sample's first latent frame is given clean and left out of the losses, so that a picture
     # can anchor a video; families with a noise level per frame only (FVG, arXiv 2512.16371: 0.5 keeps both)
     anchor: float = 0.0
+    # what is then given, drawn evenly: first: that frame; history: it and more, all but one at most; ends: it and the
+    # last; for strategies context and keyframes give all three
+    given: tuple[str, ...] = ("first",)
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,8 @@ class AdapterConfig:
     )
     identity_learning_rate: float = 1.5e-3  # of encoder, slots and identity attention
     train_identity: bool = True  # encoder, slots and identity attention
+    # names in the base's bank whose tokens stay bit for bit, whatever is trained; who is locked there stays so
+    lock: tuple[str, ...] = ()
     rank: int = 16  # of the LoRA
     alpha: float = 16.0  # the LoRA is scaled by alpha / rank
     targets: tuple[str, ...] = (
@@ -155,6 +160,37 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class StrategyConfig:
+    """How the cast is kept the same; what each name does is in pipeline/strategies/names.py."""
+
+    # bank, lock, two-paths, tracked, context, keyframes, anchored, or several with + between: anchored+context+bank
+    name: str = "bank"
+    window: int = 0  # context, keyframes: frames that are drawn at once, as trained; 0: num_frames
+    # context: frames of what is there that each window begins with, 1 + a multiple of the family's grouping; 0: as
+    # many as half a window holds
+    history: int = 0
+    keyframes: int = 0  # keyframes: how many, first and last frame among them; 0: as few as windows allow
+    # tracked: what other tokens' scores lose where a face's token reads; inf: it reads its own face alone; 0: nothing
+    bias: float = 2.0
+    look_steps: int = 8  # tracked: steps of the first look at where the faces are, where no layout says so
+    face_pack: str = "embedded"  # tracked: face pack that looks
+    rewriter: Literal["rules", "transformers", "endpoint"] = (
+        "rules"  # anchored: who turns prompt into first frame
+    )
+    # anchored: hub id or folder of a text model, or an endpoint's name for one (FVG: this one)
+    rewriter_model: str = "Qwen/Qwen2.5-7B-Instruct"
+    rewriter_url: str = ""  # anchored: of an OpenAI-compatible endpoint, up to and with /v1
+    rewriter_key: str = ""  # anchored: env:NAME of the variable that holds the endpoint's key; empty: none
+    # anchored: who draws the first frame; collage puts the cast's pictures side by side
+    painter: Literal["collage", "diffusers"] = "collage"
+    painter_model: str = (
+        "Qwen/Qwen-Image"  # anchored: hub id or folder of a text-to-image pipeline (FVG: this one)
+    )
+    painter_steps: int = 50  # anchored: of that pipeline
+    background: str = ""  # anchored: picture file behind a collage; empty: plain grey
+
+
+@dataclass(frozen=True)
 class GenerateConfig:
     """How a video is sampled; what it shows (prompt, cast, layout) is asked for beside this."""
 
@@ -167,6 +203,7 @@ class GenerateConfig:
     strength: float = 1.0
     guidance: float = 1.0  # towards prompt and cast, away from neither; 1 is off, and costs half
     seed: int = 0  # of the first noise
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
 
 
 @dataclass(frozen=True)

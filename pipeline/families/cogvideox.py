@@ -134,6 +134,7 @@ class CogVideoXFamily(CogVideoXEncoders):
         blocks = cast("Iterable[nn.Module]", transformer.transformer_blocks)
         self.transformer = transformer
         self.sites = tuple(cast("nn.Module", block.attn1) for block in blocks)
+        self.self_attentions: tuple[nn.Module, ...] = ()  # attn1 copies a mask for each head: 30 GB in 5b
         self.width = int(shape.num_attention_heads * shape.attention_head_dim)
         self.latent_channels = int(shape.out_channels)
         embedding = cast("nn.Module", transformer.patch_embed)

@@ -159,12 +159,15 @@ class Family(Frozen, Protocol):
 
     ``sites`` are the modules (one per block, in order, each of hidden width ``width``) after whose output
     identity attention adds its own: the last attention before the feed-forward. ``entrance`` is where pictures of
-    the cast are added to the noisy latents. ``process`` is how noise is added.
+    the cast are added to the noisy latents. ``self_attentions`` are the modules, one per block, in which visual
+    tokens read each other and whose ``attention_mask``, [1,1,L,L], is added to scores; none where they take no such
+    mask. ``process`` is how noise is added.
     ``pretrained`` says that its weights are had from elsewhere: a run keeps only what it changed.
     """
 
     transformer: nn.Module
     sites: tuple[nn.Module, ...]
+    self_attentions: tuple[nn.Module, ...]
     width: int
     entrance: Entrance
     latent_channels: int

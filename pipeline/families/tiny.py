@@ -171,6 +171,7 @@ class TinyFamily(TinyFrozen):
         self.transformer = transformer
         blocks = cast("Iterable[nn.Module]", transformer.blocks)
         self.sites = tuple(cast("nn.Module", block.attn2) for block in blocks)
+        self.self_attentions = tuple(cast("nn.Module", block.attn1) for block in blocks)
         self.width = config.num_heads * config.head_dim
         self.latent_channels = config.latent_channels
         embedding = cast("nn.Module", transformer.patch_embedding)

@@ -165,6 +165,7 @@ class WanFamily(WanEncoders):
         self._other: Frozen[Any] = Frozen(self._load_other)
         blocks = cast("Iterable[nn.Module]", transformer.blocks)
         self.sites = tuple(cast("nn.Module", block.attn2) for block in blocks)
+        self.self_attentions = tuple(cast("nn.Module", block.attn1) for block in blocks)
         sizes = cast("Any", transformer).config
         self.width: int = sizes.num_attention_heads * sizes.attention_head_dim
         self.latent_channels = kind.latent_channels

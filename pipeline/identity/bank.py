@@ -17,18 +17,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from data_prep.records import Consent, InputError
+from data_prep.records import U8, Consent, InputError
 from pipeline.training.checkpoints import to_disk
 
-SCHEMA = 3
-READ = (1, 2, SCHEMA)  # 1: without ``network``; 1 and 2: without pictures
+SCHEMA = 4
+READ = (1, 2, 3, SCHEMA)  # 1: without ``network``; 1 and 2: without pictures; before 4: without ``locked``
 MANIFEST = "manifest.json"
 TENSORS = ("tokens", "references", "picture", "landmarks")
-TEXTS = ("name", "description", "pack", "consent", "licence", "provenance", "network")
+TEXTS = ("name", "description", "pack", "consent", "licence", "provenance", "network", "locked")
 OURS = re.compile(rf".+-[0-9a-f]{{12}}\.safetensors(\.\d+)?|\.{re.escape(MANIFEST)}\.\d+")
 PLACES = (
     "",
@@ -43,8 +44,9 @@ class BankEntry:
 
     description is the sentence that stands for it in a prompt; pack the face pack of the embeddings; provenance
     the samples, clips or files that the references came from; network the fingerprint of the encoder that made the
-    tokens, which mean nothing to another one; picture u8[112,112,3] RGB and landmarks f32[5,2] in its pixels, of
-    one reference, where the network has a low-frequency path, which reads them, else None.
+    tokens, which mean nothing to another one; picture u8[112,112,3] RGB of one reference, or None, and landmarks
+    f32[5,2] in its pixels, where the network has a low-frequency path, which reads them, else None; locked: whether
+    later training kept the tokens as they were and taught the network, whose fingerprint stands here, to read them.
     """
 
     name: str
@@ -58,6 +60,7 @@ class BankEntry:
     network: str = ""
     picture: torch.Tensor | None = None
     landmarks: torch.Tensor | None = None
+    locked: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +114,11 @@ class IdentityBank:
             )
         crops, landmarks = zip(*found, strict=True)
         return CastPictures(torch.stack(crops), torch.stack(landmarks))
+
+    def faces(self, names: Sequence[str]) -> U8 | None:
+        """A picture u8[N,112,112,3] RGB of each of a cast by slot, or None where there is none of somebody."""
+        found = [entry.picture.numpy() for name in names if (entry := self.entry(name)).picture is not None]
+        return np.stack(found) if found and len(found) == len(names) else None
 
     def save(self, folder: Path) -> None:
         """Replaces the bank in ``folder``; a crash leaves the old one or the new one."""

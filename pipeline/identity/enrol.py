@@ -12,6 +12,7 @@ from data_prep.records import U8, Consent
 from data_prep.shards import ReferenceNote, Sample
 from pipeline.data.features import Recogniser
 from pipeline.identity.bank import BankEntry, IdentityBank
+from pipeline.identity.lock import locked_names
 from pipeline.identity.network import IdentityNetwork
 from pipeline.identity.tokens import fingerprint, tokens_of
 
@@ -62,6 +63,7 @@ def enrol(
     recogniser: Recogniser,
     names: Mapping[str, str],
     earlier: IdentityBank | None,
+    lock: Sequence[str] = (),
 ) -> IdentityBank:
     """A bank with an entry for every character found, and those of an earlier bank that were not.
 
@@ -71,14 +73,18 @@ def enrol(
         recogniser: turns faces into embeddings.
         names: character id to the name in the bank, where it is not the id.
         earlier: bank of the run that this one started from, if any.
+        lock: names in it whose entries stay as they are, with tokens that the network was taught to read.
     """
-    encoder, entries = network.encoder, {}
-    made_by = fingerprint(encoder)
+    encoder, made_by = network.encoder, fingerprint(network.encoder)
+    kept = locked_names(earlier, lock)
+    entries = {n: replace(earlier.entry(n), network=made_by, locked=True) for n in kept} if earlier else {}
     for character, gathered in sorted(found.items()):
         chosen = gathered.chosen()
         embeddings = torch.from_numpy(recogniser.embed(np.stack([image for _, image in chosen]))[0])
         picture, landmarks = _picture(chosen, recogniser)
         name = names.get(character, character)
+        if name in kept:
+            continue
         entries[name] = BankEntry(
             name=name,
             tokens=tokens_of(encoder, embeddings),
@@ -92,16 +98,17 @@ def enrol(
             landmarks=landmarks,
         )
     for name, entry in (earlier.entries if earlier else {}).items():
-        again = replace(entry, tokens=tokens_of(encoder, entry.references), network=made_by)
-        entries.setdefault(name, again)
+        if name not in entries:
+            entries[name] = replace(entry, tokens=tokens_of(encoder, entry.references), network=made_by)
     return IdentityBank(entries.values())
 
 
 def _picture(
     chosen: Sequence[tuple[ReferenceNote, U8]], recogniser: Recogniser
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """The most frontal of them and its landmarks, where the recogniser finds any."""
-    if recogniser.landmarks is None:
-        return None, None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The most frontal of them, and its landmarks where the recogniser finds any."""
     _, crop = min(chosen, key=lambda face: abs(face[0].yaw_deg))
-    return torch.from_numpy(crop.copy()), torch.from_numpy(recogniser.landmarks(crop[None])[0])
+    landmarks = None
+    if recogniser.landmarks is not None:
+        landmarks = torch.from_numpy(recogniser.landmarks(crop[None])[0])
+    return torch.from_numpy(crop.copy()), landmarks

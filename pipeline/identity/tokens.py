@@ -69,6 +69,6 @@ def remade(bank: IdentityBank, encoder: ReferenceEncoder) -> IdentityBank:
                 f"{entry.pack or 'not named'}), the network reads {width}; enrol with the run's own pack"
             )
     return IdentityBank(
-        replace(entry, tokens=tokens_of(encoder, entry.references), network=network)
+        replace(entry, tokens=tokens_of(encoder, entry.references), network=network, locked=False)
         for entry in bank.entries.values()
     )

@@ -36,11 +36,29 @@ def noise_levels(config: NoiseConfig, seed: int, positions: torch.Tensor, proces
     return process.levels(quantile, config.distribution).to(positions.device)
 
 
-def anchored(level: torch.Tensor, anchors: torch.Tensor, num_frames: int) -> torch.Tensor:
-    """Levels f32[B] to f32[B,t] per latent frame, 0 at the first one of the samples with an anchor (bool[B])."""
-    levels = level[:, None].repeat(1, num_frames)
-    levels[:, 0] = torch.where(anchors, 0.0, levels[:, 0])
-    return levels
+GIVEN = ("first", "history", "ends")  # what may be given clean of a sample
+
+
+def given_frames(config: NoiseConfig, seed: int, positions: torch.Tensor, num_frames: int) -> torch.Tensor:
+    """bool[B,t]: the latent frames that an anchored sample is given, never all of several: the first, as many from
+    the first as are drawn, or the first and the last."""
+    rows = torch.zeros(len(positions), num_frames, dtype=torch.bool)
+    rows[:, 0] = True
+    if tuple(config.given) != ("first",) and num_frames > 2:
+        for row, position in zip(rows, positions.tolist(), strict=True):
+            drawing = stream(seed, position, "given")
+            kind = config.given[int(torch.randint(len(config.given), (), generator=drawing))]
+            if kind == "history":
+                row[: int(torch.randint(1, num_frames, (), generator=drawing))] = True
+            elif kind == "ends":
+                row[-1] = True
+    return rows.to(positions.device)
+
+
+def anchored(level: torch.Tensor, anchors: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    """Levels f32[B] to f32[B,t] per latent frame, 0 at what is given (bool[B,t]) of samples with an anchor
+    (bool[B])."""
+    return torch.where(anchors[:, None] & given, 0.0, level[:, None])
 
 
 def noise_like(latents: torch.Tensor, seed: int, positions: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ dict whose ``loss`` it minimises.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +19,7 @@ from pipeline.data.features import OUTSIDE, OWN
 from pipeline.families.contract import Encoded, Given
 from pipeline.identity import canvas
 from pipeline.identity.attention import CastContext
+from pipeline.identity.lock import with_locked
 from pipeline.model import Model
 from pipeline.objective import noise
 from pipeline.objective.curves import by_character, by_level
@@ -49,14 +50,16 @@ class DiffusionObjective(nn.Module):
         seed: int,
         shown: Sequence[str] = (),
         faces: FaceNetwork | None = None,
+        locked: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         """``shown``: characters with an error curve of their own; ``faces``: what recognises them, for the identity
-        loss, which is left out without it."""
+        loss, which is left out without it; ``locked``: character id to tokens, see ``identity.lock``."""
         super().__init__()
         self.config = config
         self.model = model
         self.seed = seed
         self.shown = tuple(shown)
+        self.locked = dict(locked or {})
         self.faces = (faces,)  # no module of ours: an engine would change its precision and save it
 
     @property
@@ -109,6 +112,7 @@ class DiffusionObjective(nn.Module):
         self, batch: Batch, references: noise.ChosenReferences, drawn: NoiseConfig, fine: torch.Tensor
     ) -> CastContext:
         tokens = self.model.identity(references.embeddings, references.mask)
+        tokens = with_locked(tokens, batch.cast, self.locked)
         shown = (~noise.coins(self.seed, batch.positions, "cast_drop", drawn.cast_drop)).float()
         canvases = None
         if self.model.identity.low_frequency is not None:
@@ -231,7 +235,7 @@ class DiffusionObjective(nn.Module):
             return torch.full((len(positions), num_frames), fixed, device=positions.device)
         level = noise.noise_levels(drawn, self.seed, positions, self.model.family.process)
         anchors = noise.coins(self.seed, positions, "anchor", drawn.anchor if num_frames > 1 else 0.0)
-        return noise.anchored(level, anchors, num_frames)
+        return noise.anchored(level, anchors, noise.given_frames(drawn, self.seed, positions, num_frames))
 
 
 def build(
@@ -240,6 +244,7 @@ def build(
     seed: int,
     shown: Sequence[str] = (),
     faces: FaceNetwork | None = None,
+    locked: Mapping[str, torch.Tensor] | None = None,
 ) -> DiffusionObjective:
     """The objective of a run; ``seed`` and each sample's position decide all that is drawn."""
-    return DiffusionObjective(config, model, seed, shown, faces)
+    return DiffusionObjective(config, model, seed, shown, faces, locked)

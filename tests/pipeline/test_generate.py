@@ -16,7 +16,7 @@ from pipeline import generate
 from pipeline import model as models
 from pipeline.config import GenerateConfig
 from pipeline.families.contract import Given
-from pipeline.generate import Scene
+from pipeline.generate import Sampling, Scene
 from pipeline.identity.bank import BankEntry, IdentityBank
 from pipeline.model import Model
 from pipeline.objective.noise import stream
@@ -109,6 +109,35 @@ def test_a_wrong_layout_is_named(
 ) -> None:
     with pytest.raises(InputError, match=message):
         generate.generate(new_model(), Scene("Anna", tokens, layout), CONFIG)
+
+
+def test_a_layout_over_time_that_never_changes_is_a_layout(new_model: NewModel, tokens: torch.Tensor) -> None:
+    model, still = new_model(), np.zeros((32, 48), np.uint8)
+    still[:, :24], still[:, 24:] = 1, 2
+    moving = np.stack([still, still, still[:, ::-1]])
+    videos = [generate.generate(model, Scene("Anna", tokens, shown), CONFIG) for shown in (still, moving)]
+    same = generate.generate(model, Scene("Anna", tokens, np.stack([still] * 3)), CONFIG)
+    assert np.array_equal(videos[0], same) and not np.array_equal(*videos)
+    with pytest.raises(InputError, match=r"3 frames, height, width"):
+        generate.generate(model, Scene("Anna", tokens, moving[:2]), CONFIG)
+
+
+def test_sampling_is_told_of_each_step_and_may_be_changed_or_stopped(
+    new_model: NewModel, tokens: torch.Tensor
+) -> None:
+    model, scene = new_model(), Scene("Anna", tokens)
+    seen: list[torch.Tensor] = []
+
+    def watched(step: int, timestep: torch.Tensor, latents: torch.Tensor) -> torch.Tensor | None:
+        assert step == len(seen) and 0 < timestep <= 1000
+        seen.append(latents)
+        return latents if step < 1 else None
+
+    noise = generate.noise_of(model, CONFIG)
+    stopped = generate.sample(model, scene, CONFIG, how=Sampling(noise=noise, step_end=watched))
+    assert len(seen) == 2 and torch.equal(stopped, seen[1])
+    with pytest.raises(InputError, match=r"latents: \(1, 24, 2"):
+        generate.sample(model, scene, CONFIG, how=Sampling(noise=noise[:, :, :2]))
 
 
 def test_progress_is_told(new_model: NewModel) -> None:

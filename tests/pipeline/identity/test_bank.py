@@ -143,7 +143,7 @@ def test_pictures_come_back_as_they_were_and_may_be_missing(tmp_path: Path) -> N
     shown = entry("anna", picture=picture, landmarks=torch.rand(5, 2))
     IdentityBank([shown, entry("ben")]).save(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["schema"] == 3
+    assert manifest["schema"] == 4
     loaded = IdentityBank.load(tmp_path)
     assert same(loaded.entry("anna"), shown) and same(loaded.entry("ben"), entry("ben"))
     assert not same(loaded.entry("anna"), dataclasses.replace(shown, picture=255 - picture))

@@ -56,7 +56,9 @@ def test_noise_levels_follow_their_distribution(distribution: str, shift: float)
 
 
 def test_an_anchor_is_a_first_frame_without_noise() -> None:
-    levels = noise.anchored(torch.tensor([0.3, 0.8]), torch.tensor([True, False]), 3)
+    levels = noise.anchored(
+        torch.tensor([0.3, 0.8]), torch.tensor([True, False]), torch.tensor([[True, False, False]])
+    )
     torch.testing.assert_close(levels, torch.tensor([[0.0, 0.3, 0.3], [0.8, 0.8, 0.8]]))
 
 
