@@ -143,9 +143,7 @@ def _prepared(config: ProofConfig, places: Places, steps: Steps) -> dict[str, st
     return footage.names_of(places.footage, places.shards)
 
 
-def _write(
-    config: ProofConfig, results: list[RowResult], places: Places, names: dict[str, str]
-) -> None:
+def _write(config: ProofConfig, results: list[RowResult], places: Places, names: dict[str, str]) -> None:
     """The tables of the rows that there are so far."""
     from data_prep.atomic import write_atomic
     from jobs.proving.page import page

@@ -71,13 +71,13 @@ def captions_of(num_people: int, backdrop: str) -> Captions:
 
 
 def pairs() -> list[Cast]:
-    """The pairs that training shows, each from left to right in both orders."""
+    """The pairs that training shows, from left to right, in both orders."""
     shown = [pair for pair in combinations(PEOPLE, 2) if not _is_held_out(pair)]
     return [order for pair in shown for order in permutations(pair)]
 
 
 def trios() -> list[Cast]:
-    """The trios that training shows, from left to right, in every order that puts nobody where they are not seen."""
+    """The trios that training shows, from left to right, in every order but those that hold a middle out."""
     held_out = {frozenset(trio) for trio in HELD_OUT_TRIOS}
     trios = [trio for trio in combinations(PEOPLE, 3) if not _is_held_out(trio)]
     orders = [order for trio in trios if frozenset(trio) not in held_out for order in permutations(trio)]
@@ -90,7 +90,7 @@ def added_pairs() -> list[Cast]:
 
 
 def shown_casts() -> list[tuple[Cast, str]]:
-    """Every cast from left to right with every backdrop that some training shows it before."""
+    """Every cast from left to right with every backdrop that training shows it before."""
     two = list(product([*pairs(), *added_pairs()], BACKDROPS))
     return two + [(trio, place) for trio, place in product(trios(), BACKDROPS) if place != NOT_WITH_TRIOS]
 

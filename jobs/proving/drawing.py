@@ -1,4 +1,4 @@
-"""Videos of a trained row and what judging sees in them; runs in a process of its own, so that cores share the work."""
+"""Videos of a trained row and what judging sees in them, in processes of their own: cores share the work."""
 
 from __future__ import annotations
 

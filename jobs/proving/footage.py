@@ -28,6 +28,7 @@ NUM_FRAMES = 12  # half a second; training takes two frames of it, 8 apart
 CENTRES_PX = {2: (275.0, 685.0), 3: (185.0, 480.0, 775.0)}  # of the frame's 960; windows show all of them
 FACE_PX = {2: (255.0, 285.0), 3: (215.0, 240.0)}  # least and greatest height; 32 to 38 of a window's 64
 JITTER_PX = (28.0, 14.0)  # to either side, across and down
+BROAD = "Oscar"  # his suit would cover the face beside him: he stands behind
 CAST = "casts.json"
 
 
@@ -55,8 +56,10 @@ def scene_of(clip: Clip) -> Scene:
     draw = np.random.default_rng(clip.number)
     x = CENTRES_PX[len(clip.cast)]
     actors = [_actor(name, x[place], len(clip.cast), draw) for place, name in enumerate(clip.cast)]
-    in_front = draw.permutation(len(actors))
-    shot = Shot(NUM_FRAMES, clip.backdrop, tuple(actors[i] for i in in_front))
+    order = sorted(draw.permutation(len(actors)), key=lambda place: clip.cast[place] != BROAD)
+    shot = Shot(
+        NUM_FRAMES, clip.backdrop, tuple(actors[place] for place in order)
+    )  # the last one stands in front
     return Scene(clip.id, f"reel-{clip.number:04d}", 0.0, (shot,), "", "")
 
 

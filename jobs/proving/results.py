@@ -174,7 +174,9 @@ def goals(results: Sequence[RowResult], everybody: Sequence[str]) -> Iterator[st
         found = by_name[FULL].figures("pairs", PACKS[0], everybody)
         least = min(found.margin_of, key=lambda name: found.margin_of[name])
         margin = found.margin_of[least]
-        yield _goal(found.right.mean >= RIGHT, f"right face in the right place {found.right.mean:.1%}", ">= 90 %")
+        yield _goal(
+            found.right.mean >= RIGHT, f"right face in the right place {found.right.mean:.1%}", ">= 90 %"
+        )
         yield _goal(found.swap.mean <= SWAPS, f"swaps {found.swap.mean:.1%}", "<= 2 %")
         yield _goal(margin > 0, f"least bleed margin {margin:+.3f} ({least})", "> 0 for everybody")
     if NONE in by_name:

@@ -1,4 +1,4 @@
-"""What the proof compares, one row each: how it is trained and how it is drawn. A new row is one entry of ``ROWS``."""
+"""What the proof compares: how each row is trained and drawn. A new row is one entry of ``ROWS``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Row:
     """title: what is different from ``full``. train: keys of castbank train over the common ones; of: a row whose
-    trained run this one draws from, or, with ``train``, starts from; else it starts from the common base. draw: keys
-    of castbank generate. told: whether the cast is given; layout: whether faces' places are. dear: left out unless
-    asked for by name."""
+    trained run this one draws from, or, with ``train``, starts from; else it starts from the common base. draw:
+    keys of castbank generate. told: whether the cast is given; layout: whether faces' places are; added: whether
+    the added character is trained and asked for; dear: left out unless asked for by name."""
 
     name: str
     title: str

@@ -1,8 +1,8 @@
 """From what judging says of each video to the figures of a row.
 
-Every place where somebody was asked for is a slot. Its face is compared with everybody who plays, cast or not: it is
-right where it is likest whom it should be, and a place without a face is wrong. All figures are means over videos
-(prompts and seeds), with the bootstrap interval of judging.
+Every place where somebody was asked for is a slot. Its face is compared with everybody who plays, cast or not: it
+is right where it is likest whom it should be, and a place without a face is wrong. All figures are means over
+videos (prompts and seeds), with the bootstrap interval of judging.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pipeline.judging.intervals import Interval, interval
 
 from data_prep.records import F64, U8
 from jobs.proving.casting import Asked
 from pipeline.judging.evaluate import Scores, judge
 from pipeline.judging.galleries import Gallery
-from pipeline.judging.intervals import Interval, interval
 from pipeline.judging.sight import SeenFrame
 
 MISSING = "nobody"
@@ -80,9 +80,9 @@ def _slots(
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one row, group and pack. right: likest whom it should be; recognised: so by the threshold too; swap: of the
-    faces seen, likest another of the cast; coverage: places with a face; margin: own similarity minus that of the
-    likest other of everybody, by character too; likeness: own similarity; steadiness: see ``SlotVerdict``."""
+    """Of one row, group and pack. right: likest whom it should be; recognised: so by the threshold too; swap: of
+    the faces seen, likest another of the cast; coverage: places with a face; margin: own similarity minus that of
+    the likest other of everybody, by character too; likeness: own similarity; steadiness: see ``SlotVerdict``."""
 
     num_videos: int
     right: Interval

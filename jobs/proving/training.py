@@ -9,9 +9,9 @@ from pathlib import Path
 
 from data_prep.atomic import write_atomic
 from jobs import config as configs
-from jobs.proving.casting import ADDED
+from jobs.proving.casting import ADDED, BESIDE_ADDED, PEOPLE
 from jobs.proving.config import ProofConfig
-from jobs.proving.rows import NONE, Row
+from jobs.proving.rows import Row
 from pipeline.config import TrainConfig
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -62,10 +62,10 @@ def _config(
     """Only the added row sees the added character; a LoRA is trained on the clips that show it."""
     added = [character for character, who in names.items() if who == ADDED]
     lora = any(key == "model.adapter.kind=lora" for key in keys)
-    kept = [c for c in names if lora or c not in added]
+    seen = (ADDED, *BESIDE_ADDED) if lora else PEOPLE
     places_of = [f"run={places.run(name)}", f"data.shards={places.shards}", f"seed={proof.seed}"]
     chosen = [f"data.{'include' if lora else 'exclude'}_characters=[{', '.join(added)}]"]
-    called = [f"names.{character}={names[character]}" for character in kept if not lora]
+    called = [f"names.{character}={who}" for character, who in names.items() if who in seen]
     ranks = [f"engine.num_processes={proof.num_processes}"]
     given = [*places_of, *chosen, *called, *ranks, *keys]
     return configs.load(TrainConfig, CONFIGS / "train_proof.yaml", given)
@@ -78,7 +78,7 @@ def write(config: TrainConfig, path: Path) -> None:
 
 
 def graft(base: Path, config: TrainConfig, folder: Path) -> None:
-    """Write an export of the base's transformer and codec with the identity network that a configuration wants, new,
+    """Write an export of the base's transformer and codec with a new identity network as a configuration wants it,
     and an empty bank; nothing where it is there. Identity adds zero until trained, so all rows begin alike."""
     import torch
 
@@ -97,13 +97,3 @@ def graft(base: Path, config: TrainConfig, folder: Path) -> None:
         models.save(model, aside)
     IdentityBank([]).save(aside / "bank")
     aside.rename(folder)
-
-
-def shown_names(row: Row, names: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Character id to name of everybody whom a row's faces are compared with: all who play, the added one too."""
-    return tuple(sorted(names.items(), key=lambda item: item[1]))
-
-
-def is_told(row: Row) -> bool:
-    """Whether a row's model has an identity network that was trained."""
-    return row.name != NONE and row.told

@@ -26,9 +26,9 @@ class CastContext:
 
     tokens: f32[B,N,K,C], slot embedding added and the separator last; mask: bool[B,N] filled slots; strength:
     f32[B], 0 switches a sample's identity off; layout: f32[B,L,N+1] routes given by hand (column 0 nobody) or
-    None, then the router decides; routed: False where every token reads the whole cast; canvases: f32[B,C,2,h,w] latents of the cast's pictures and landmarks, times
-    their own strength, for the low-frequency path, or None. ``routing`` has the router logits f32[B,L,N+1] by
-    layer, after the pass.
+    None, then the router decides; canvases: f32[B,C,2,h,w] latents of the cast's pictures and landmarks, times
+    their own strength, for the low-frequency path, or None; routed: False where every token reads the whole cast.
+    ``routing`` has the router logits f32[B,L,N+1] by layer, after the pass; none where nothing is routed.
     """
 
     tokens: torch.Tensor
