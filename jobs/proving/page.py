@@ -73,8 +73,8 @@ def _setting(config: ProofConfig) -> str:
     held_out = ", ".join(" and ".join(pair) for pair in HELD_OUT_PAIRS)
     return (
         f"{len(PEOPLE)} people and one more by LoRA; never together in training: {held_out}. Base "
-        f"{config.base_steps} steps without identity, then {config.steps} steps a row from it; {config.seeds} seeds "
-        f"a prompt, the same first noises in every row; {config.sampler_steps} steps a video. Right by chance: "
+        f"{config.base_steps} steps without identity, then {config.steps} steps a row from it; {config.seeds} "
+        f"seeds a prompt, the same first noises in every row; {config.sampler_steps} steps a video. Right by chance: "
         f"1 of {len(PEOPLE)}, {1 / len(PEOPLE):.1%}."
     )
 

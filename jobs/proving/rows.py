@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jobs.proving.casting import PEOPLE
+
 
 @dataclass(frozen=True)
 class Row:
@@ -87,6 +89,18 @@ ROWS = (
         "one more character by LoRA, and the old ones after it",
         ("model.adapter.kind=lora", "model.adapter.rank=16"),
         of=FULL,
+        added=True,
+    ),
+    Row(
+        "added-locked",
+        "the same with the old ones' tokens locked (c)",
+        (
+            "model.adapter.kind=lora",
+            "model.adapter.rank=16",
+            f"model.adapter.lock=[{', '.join(PEOPLE)}]",
+        ),
+        of=FULL,
+        draw=("strategy.name=lock",),
         added=True,
     ),
 )
