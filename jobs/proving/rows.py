@@ -50,7 +50,7 @@ ROWS = (
     Row(
         "identity-loss",
         "with the identity loss, 0.05",
-        ("model.losses.identity=0.05", "data.cache=off"),
+        ("model.losses.identity=0.05", "data.cache='off'"),
         dear=True,
     ),
     Row(
