@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 SHELL := /bin/bash
+WORKERS ?= 2
 
 .PHONY: help env demo proof test lint bench prove clean
 help:  ## what can be made
@@ -31,9 +32,9 @@ lint: env  ## style and types
 	$(BIN)/ruff check pipeline jobs data_prep cluster tests
 	$(BIN)/mypy
 
-test: env lint  ## every check that fits in minutes
+test: env lint  ## every check that fits in minutes (WORKERS=2 processes)
 	$(BIN)/castbank faces install all
-	$(BIN)/python -m pytest -m "not slow and not bench"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not bench"
 
 prove: env  ## the long proofs: kills, resumes, byte-identity, on the whole footage
 	$(BIN)/castbank faces install all

@@ -1,6 +1,7 @@
 """The knobs of preparation, each declared once, with its default, unit and reason, and checked when it is made.
 
-A limit that only holds for one recogniser is 0 here, which takes the face pack's own (see ``data_prep.limits``).
+A limit that only holds for one recogniser is 0 here, which takes the face pack's own (see
+``data_prep.analysis.limits``).
 """
 
 from __future__ import annotations
@@ -81,9 +82,9 @@ class DecodeConfig:
     )
     max_chunk_bytes: int = 512 * 1024**2  # frames in memory at once
     timeout_s: float = 600.0  # per attempt and 1,000 frames begun, decoding and analysis together
-    # decord: where it reads rightly, PyAV elsewhere. pyav: always; as fast, and it refuses damaged files (113 of
-    # 120 with one bit flipped) of which decord gives the frames as if nothing were (71 of 120 visibly wrong)
-    reader: Reader = "decord"
+    # pyav: always; faster, and it refuses damaged files (113 of 120 with one bit flipped) of which decord gives the
+    # frames as if nothing were (71 of 120 visibly wrong). decord: where it reads rightly, PyAV elsewhere
+    reader: Reader = "pyav"
     unusual: UnusualConfig = field(default_factory=UnusualConfig)
 
     def __post_init__(self) -> None:
@@ -106,7 +107,7 @@ class ShotConfig:
 @dataclass(frozen=True)
 class QualityConfig:
     """Which shots give windows, by their pictures; every limit but -1 replaces the preset's (see
-    data_prep/quality.py).
+    data_prep/analysis/quality.py).
 
     Changing a preset or a limit judges again what is measured already; only text_detector needs another analysis.
     """

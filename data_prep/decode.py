@@ -1,8 +1,8 @@
 """Video files and bytes to RGB frames with their presentation times: one seam, two readers.
 
-decord is used on what it reads exactly (see ``probe``) and where its chunks begin at key frames; PyAV reads the
-rest, and is the oracle of the tests. Each costs as much as ffmpeg's decoding and scaling. They differ on damage:
-of 120 H.264 files with one bit flipped, PyAV refused 113 and gave 2 visibly wrong; decord gave 71 so, silently.
+PyAV reads everything, costs what ffmpeg's decoding and scaling cost, and is the default. decord, if asked for, is
+used on what it reads exactly (see ``probe``) and where its chunks begin at key frames. They differ on damage: of
+120 H.264 files with one bit flipped, PyAV refused 113 and gave 2 visibly wrong; decord gave 71 so, silently.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from data_prep.config import Reader
-from data_prep.probe import Probe, Trait, UnusableError, opened, probe
 from data_prep.records import F64, U8, InputError
-from data_prep.tone import HLG, PQ, to_sdr
+from data_prep.video.probe import Probe, Trait, UnusableError, opened, probe
+from data_prep.video.tone import HLG, PQ, to_sdr
 
 READ_BY_DECORD: frozenset[Trait] = frozenset({"variable_rate"})
 """The traits that decord reads exactly: time stamps are used, never ``index / fps``."""

@@ -12,29 +12,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_prep import catalogue, ledger, ledger_page, lineage
-from data_prep.analyse import analyse
+from data_prep import ledger
+from data_prep.analysis.analyse import analyse
 from data_prep.captioning.questions import Captioner
 from data_prep.captioning.stage import CAPTIONS, recaption
-from data_prep.commit import NEXT, STOPPED, WORK, full_disk_is_said, publish, sole_user
 from data_prep.config import PrepareConfig
-from data_prep.earlier import read_earlier
 from data_prep.faces.packs import PackSpec
-from data_prep.fingerprints import REMEMBERED, inputs_sha256
-from data_prep.identities import Linked, link
-from data_prep.isolation import Workers
-from data_prep.lineage import standing
-from data_prep.manifest import read_clips
-from data_prep.overrides import Overrides, read_overrides
-from data_prep.packing import Corpus, Packed, pack
-from data_prep.quarantine import Quarantine, chosen
+from data_prep.identity.earlier import read_earlier
+from data_prep.identity.identities import Linked, link
+from data_prep.identity.overrides import Overrides, read_overrides
+from data_prep.ingest.manifest import read_clips
+from data_prep.ledger import page as ledger_page
+from data_prep.ledger.quarantine import Quarantine, chosen
+from data_prep.packing import catalogue, lineage
+from data_prep.packing.lineage import standing
+from data_prep.packing.pack import Corpus, Packed, pack
 from data_prep.records import Decision, Json, Progress
-from data_prep.references import Candidate, candidates_of
-from data_prep.samples import Plan, select
-from data_prep.shards import ShardError, write_index
-from data_prep.shards.files import read_manifest
-from data_prep.stages import Busy, Stage, StageClock, nobody
-from data_prep.work import (
+from data_prep.running.commit import NEXT, STOPPED, WORK, full_disk_is_said, publish, sole_user
+from data_prep.running.fingerprints import REMEMBERED, inputs_sha256
+from data_prep.running.isolation import Workers
+from data_prep.running.stages import Busy, Stage, StageClock, nobody
+from data_prep.running.work import (
     AnalyseOne,
     ClipWork,
     Place,
@@ -46,6 +44,10 @@ from data_prep.work import (
     replay_command,
     settled,
 )
+from data_prep.selection.references import Candidate, candidates_of
+from data_prep.selection.samples import Plan, select
+from data_prep.shards import ShardError, write_index
+from data_prep.shards.files import read_manifest
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Prepared:
 @dataclass(frozen=True)
 class Again:
     """What is done again although it was done before. replay: which quarantined clips are tried
-    (``data_prep.quarantine.chosen``), empty for none; repack: whether all shards are written anew."""
+    (``data_prep.ledger.quarantine.chosen``), empty for none; repack: whether all shards are written anew."""
 
     replay: str = ""
     repack: bool = False

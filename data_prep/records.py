@@ -6,6 +6,8 @@ half-open. A frame index counts the analysed frames of one clip; its presentatio
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -232,3 +234,8 @@ class Calibration:
 
 
 Json = dict[str, Any]
+
+
+def digest(value: Json | list[object]) -> str:
+    """sha256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

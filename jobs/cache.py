@@ -24,7 +24,7 @@ from jobs.cache_work import Asked, Chunk, Kind, Opened, compute
 from pipeline.config import TrainConfig
 
 if TYPE_CHECKING:
-    from data_prep.isolation import Workers
+    from data_prep.running.isolation import Workers
     from jobs.progress import ProgressBar
     from pipeline.data.features import Recogniser
     from pipeline.data.packs import PackStore
@@ -82,7 +82,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compute what is missing and say how much that was; 0."""
-    from data_prep.isolation import Workers
+    from data_prep.running.isolation import Workers
     from jobs.progress import ProgressBar
     from jobs.train import recogniser_of
     from jobs.train_checks import check_cast, check_data
@@ -228,8 +228,8 @@ def compute_all(
         InputError: a sample is damaged, has too few frames, or the disk is full.
         CacheError: the computing itself failed.
     """
-    from data_prep.isolation import Failure, Limits, Task
     from data_prep.records import InputError
+    from data_prep.running.isolation import Failure, Limits, Task
     from pipeline.data.features import features_folder
 
     folder = features_folder(pickle.loads(asked).config.data)

@@ -138,7 +138,7 @@ def check_faces() -> Findings:
 
 def check_ray() -> Findings:
     """A Ray starts here as preparation starts it, or the cluster named by RAY_ADDRESS answers, and runs a task."""
-    from data_prep.isolation import Failure, Limits, Task, Workers
+    from data_prep.running.isolation import Failure, Limits, Task, Workers
 
     where = os.environ.get("RAY_ADDRESS") or "started here"
     try:

@@ -1,51 +1,61 @@
-"""``castbank evaluate``: videos and reference faces to a similarity matrix, a picture of it and a page."""
+"""``castbank evaluate``: videos and reference faces to figures, a similarity matrix, a picture of it and a page."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.atomic import write_atomic
-from data_prep.records import InputError
+from data_prep.records import InputError, Json
+from jobs.evaluate_references import References, load_references
+from jobs.evaluate_results import (
+    as_content,
+    read_evaluation,
+    read_schedule,
+    say_all,
+    say_episode,
+    say_video,
+    video_row,
+    write_content,
+)
+from jobs.evaluate_videos import Ask, Keeper, keys_of, note_of
 from jobs.layouts import read_layout
 from jobs.outputs import check_folder
 
 if TYPE_CHECKING:
-    from data_prep.records import U8
+    from pipeline.judging.across_shots import AcrossShots
     from pipeline.judging.evaluate import Evaluation
-    from pipeline.judging.galleries import Gallery
+    from pipeline.judging.intervals import Difference
 
 SUMMARY = """Who is recognisable in a video, and who bled into whom.
 
-Writes evaluation.json, evaluation.html and one PNG per video into --output.
+Writes evaluation.json, evaluation.html and one PNG per video into --output, and keeps each video's result in
+evaluated/ there, so that the same command goes on where it was killed and judges only what is new.
 References are a folder (anna/*.png or anna.png: pictures that show her face), prepared shards, an identity bank, or
 a run, whose bank is then taken. A run's folder as VIDEO stands for the sample videos that its training made.
+Give pictures or shards for a verdict by two recognisers; a bank has embeddings by one. The README's "Reading the
+numbers" says what each figure means.
 
 examples:
   castbank evaluate runs/first --output judged
   castbank evaluate out.mp4 --references faces/ --cast anna,ben --output judged
-  castbank evaluate seeds/*.mp4 --references shards/ --layout layout.png"""
-
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-
-
-@dataclass(frozen=True)
-class References:
-    """Galleries, one per recogniser, and a face u8[112,112,3] to show of each character that has a picture."""
-
-    galleries: tuple[Gallery, ...]
-    portraits: dict[str, U8]
+  castbank evaluate seeds/*.mp4 --references shards/ --layout layout.png
+  castbank evaluate b/*.mp4 --references shards/ --output judged-b --against judged-a      # is B better than A?
+  castbank evaluate episode/ --references faces/ --schedule episode.json                   # across shots"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``castbank evaluate``."""
     parser.add_argument(
-        "videos", type=Path, nargs="+", metavar="VIDEO", help="a video, or the folder of a run with samples"
+        "videos",
+        type=Path,
+        nargs="+",
+        metavar="VIDEO",
+        help="a video, the folder of a run with samples, or with --schedule the folder of an episode",
     )
     parser.add_argument(
         "--references",
@@ -62,30 +72,55 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--every", type=int, default=1, metavar="N", help="look at every N-th frame; default: 1"
     )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FOLDER",
+        help="another evaluation over the same prompts and seeds: say whether this one is better",
+    )
+    parser.add_argument(
+        "--schedule",
+        type=Path,
+        metavar="JSON",
+        help="who should be in which shot, an EntityBench episode or {'1_1': ['anna']}; videos are SCENE_SHOT.mp4",
+    )
     parser.add_argument("--output", type=Path, default=Path("evaluation"), metavar="FOLDER")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate every video; nothing is written before all were read."""
+    """Evaluate video after video, then all of them together."""
     if args.every < 1:
         raise InputError(f"--every: came {args.every}; give 1 for every frame, or more.")
-    videos = [video for given in args.videos for video in _videos(given)]
+    schedule = {} if args.schedule is None else read_schedule(args.schedule)
+    videos = [video for given in args.videos for video in _videos(given, tuple(schedule))]
     check_folder("--output", args.output)
+    against = None if args.against is None else read_evaluation(args.against)
     layout = None if args.layout is None else read_layout(args.layout)
     references = load_references(args.references or _only_bank(args.videos))
-    casts = [_cast(video, args.cast, references) for video in videos]
-    evaluations = []
-    for video, cast in zip(videos, casts, strict=True):
-        evaluations.append(_evaluate(video, references, cast, layout, args.every))
-        _say(video, evaluations[-1])
-    _write(args.output, videos, evaluations, references)
+    given_cast = args.cast or ",".join(sorted(set().union(*schedule.values()))) or None
+    asks = [
+        Ask(video, key, _cast(video, given_cast, references), layout, args.every)
+        for video, key in zip(videos, keys_of(videos), strict=True)
+    ]
+    _check_pairs(asks, against)
+    evaluations = _judge_all(asks, references, args.output)
+    episode = _episode(asks, evaluations, schedule)
+    _write(asks, evaluations, references, args.output, episode, against)
     return 0
 
 
-def _videos(given: Path) -> list[Path]:
-    """The video itself, or the sample videos of a run; raises InputError where there is none."""
+def _videos(given: Path, shots: Sequence[str]) -> list[Path]:
+    """The video itself, the sample videos of a run, or the shots of an episode's folder in the order of its
+    schedule; raises InputError where there is none."""
     if given.is_file():
+        if shots and given.stem not in shots:
+            raise InputError(
+                f"{given}: nothing about shot {given.stem!r} in the schedule; it has {', '.join(shots)}; name "
+                "videos so."
+            )
         return [given]
+    if shots and given.is_dir():
+        return _shots(given, shots)
     if not _is_run(given):
         kind = "is a folder, and no run's" if given.is_dir() else "not found"
         raise InputError(f"{given}: {kind}; give a video file, or the folder of a run.")
@@ -118,87 +153,11 @@ def _only_bank(given: Sequence[Path]) -> Path:
     return bank
 
 
-def load_references(folder: Path) -> References:
-    """Reference faces out of a folder of pictures, prepared shards, an identity bank, or a run with one.
-
-    Raises InputError where it is none of them, or a picture shows no face.
-    """
-    from data_prep.faces import packs
-    from pipeline.judging.galleries import gallery
-
-    if not folder.is_dir():
-        raise InputError(f"--references: {folder} is not a folder; give faces, shards or an identity bank.")
-    if (folder / "index.jsonl").is_file():
-        crops = _from_shards(folder)
-    elif bank := _bank_in(folder):
-        return _from_bank(bank)
-    else:
-        crops = _from_pictures(folder)
-    installed = [name for name in ("embedded", "embedded_alt") if not packs.problem(packs.PACKS[name])]
-    if not installed:
-        packs.find_pack("embedded")  # raises, and says how to install it
-    portraits = {name: faces[0] for name, faces in crops.items()}
-    return References(tuple(gallery(pack, crops) for pack in installed), portraits)
-
-
-def _bank_in(folder: Path) -> Path | None:
-    """Where the bank is: here, or in the export or the run whose folder this is."""
-    places = (folder, folder / "bank", folder / "export" / "bank")
-    return next((place for place in places if (place / "manifest.json").is_file()), None)
-
-
-def _from_shards(folder: Path) -> dict[str, U8]:
-    """The faces that enrolment would choose: at most five of each character, spread over yaw."""
-    import numpy as np
-
-    from data_prep.shards import ShardSet
-    from pipeline.identity.enrol import gather_references
-
-    shards = ShardSet.open(folder)
-    found = gather_references(shards.read(index) for index in range(len(shards)))
-    return {name: np.stack([image for _, image in one.chosen()]) for name, one in sorted(found.items())}
-
-
-def _from_bank(folder: Path) -> References:
-    from pipeline.identity.bank import IdentityBank
-    from pipeline.judging.galleries import Gallery
-
-    entries = IdentityBank.load(folder).entries.values()
-    by_pack = {entry.pack for entry in entries}
-    if len(by_pack) != 1:
-        raise InputError(
-            f"--references: {folder} mixes face packs {sorted(by_pack)}; enrol everybody with one."
-        )
-    faces = {entry.name: entry.references.numpy() for entry in entries}
-    return References((Gallery(by_pack.pop(), faces),), {})
-
-
-def _from_pictures(folder: Path) -> dict[str, U8]:
-    """``anna.png`` or ``anna/*.png``; a picture of exactly 112 × 112 is taken to be aligned already."""
-    import cv2
-    import numpy as np
-
-    from data_prep.faces import analyser_for
-
-    pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGES)
-    if not pictures:
-        raise InputError(f"--references: no picture in {folder}; put NAME.png or NAME/*.png there.")
-    crops: dict[str, list[U8]] = {}
-    for path in pictures:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise InputError(f"--references: {path} is not a whole picture; replace or remove it.")
-        crop = np.ascontiguousarray(image[..., ::-1])
-        if crop.shape[:2] != (112, 112):
-            analyser = analyser_for()
-            faces = analyser.detect(crop)
-            if not faces:
-                raise InputError(f"--references: no face found in {path}; give a picture that shows one.")
-            largest = max(faces, key=lambda face: float((face.box_px[2:] - face.box_px[:2]).prod()))
-            crop = analyser.measure(crop, largest).crop
-        name = path.relative_to(folder).parts[0]
-        crops.setdefault(Path(name).stem if path.parent == folder else name, []).append(crop)
-    return {name: np.stack(faces) for name, faces in crops.items()}
+def _shots(folder: Path, shots: Sequence[str]) -> list[Path]:
+    there = [folder / f"{shot}.mp4" for shot in shots if (folder / f"{shot}.mp4").is_file()]
+    if not there:
+        raise InputError(f"{folder}: no shot of the schedule lies in it; name them {shots[0]}.mp4 and so on.")
+    return there
 
 
 def _cast(video: Path, given: str | None, references: References) -> tuple[str, ...]:
@@ -207,80 +166,120 @@ def _cast(video: Path, given: str | None, references: References) -> tuple[str, 
     if given is not None:
         cast = tuple(name.strip() for name in given.split(",") if name.strip())
     else:
-        cast = _noted_cast(video.with_suffix(".json")) or cast
+        cast = _noted_cast(video) or cast
     if not cast:
         raise InputError("--cast: nobody; name at least one character, comma between")
     references.galleries[0].means(cast)  # raises where someone has no references, before the videos are read
     return cast
 
 
-def _noted_cast(note: Path) -> tuple[str, ...]:
+def _noted_cast(video: Path) -> tuple[str, ...]:
     """The cast in the note that ``castbank generate`` writes beside a video; empty without such a note."""
-    if not note.is_file():
-        return ()
-    try:
-        content = json.loads(note.read_text(encoding="utf-8"))
-        return tuple(content["cast"]) if isinstance(content, dict) and "cast" in content else ()
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{note}: is no note of castbank generate ({error}); say who with --cast") from error
+    cast = note_of(video).get("cast", [])
+    if not isinstance(cast, list):
+        raise InputError(f"{video.with_suffix('.json')}: its cast is {cast!r}, no list; say who with --cast")
+    return tuple(str(name) for name in cast)
 
 
-def _evaluate(
-    video: Path, references: References, cast: Sequence[str], layout: U8 | None, every: int
-) -> Evaluation:
-    from data_prep.decode import iter_frames
-    from data_prep.faces import analyser_for
-    from data_prep.probe import UnusableError, probe
+def _judge_all(asks: Sequence[Ask], references: References, output: Path) -> list[Evaluation]:
+    """One evaluation a video. Pictures are held of the likest so far alone: all lie in what ``Keeper`` keeps."""
     from jobs.progress import ProgressBar
-    from pipeline.judging.evaluate import judge
-    from pipeline.judging.sight import see
+    from pipeline.judging.page import matrix_picture, png
 
-    seen = []
-    try:
-        total = probe(video).num_frames
+    keeper = Keeper(output / "evaluated", references)
+    evaluations: list[Evaluation] = []
+    likest: dict[str, float] = {}
+    for number, ask in enumerate(asks):
         with ProgressBar() as progress:
-            for chunk in iter_frames(video, max_chunk_bytes=64 * 1024**2):
-                taken = chunk.frames[-chunk.start % every :: every]
-                seen += see(taken, analyser_for())
-                progress(video.name, chunk.start + len(chunk.frames), total)
-    except UnusableError as error:
-        raise InputError(f"{video}: {error}; give a whole video file.") from error
-    return judge(seen, references.galleries, cast, layout)
+            evaluation = keeper.evaluate(ask, progress)
+        say_video(ask.video, evaluation)
+        picture = png(matrix_picture(evaluation, references.portraits))
+        write_atomic(output / f"{number:02d}-{ask.video.stem}.png", picture)
+        evaluations.append(_slim(evaluation, likest))
+    keeper.forget_others(asks)
+    return evaluations
 
 
-def _say(video: Path, evaluation: Evaluation) -> None:
-    """The table of one video, as lines."""
+def _slim(evaluation: Evaluation, likest: dict[str, float]) -> Evaluation:
+    """Without its pictures unless somebody is liker in it than in all before, which ``likest`` then says."""
     import numpy as np
 
-    lines = [f"{video}: {evaluation.num_frames} frames, {evaluation.num_faces:.2f} faces a frame"]
-    width = max(8, *(len(name) for name in evaluation.cast))
-    for scores in evaluation.scores:
-        swapped = "nobody seen" if np.isnan(scores.swap_rate) else f"swapped {scores.swap_rate:.1%}"
-        lines.append(f"  {scores.pack}: {swapped}; rows seen, columns reference")
-        lines.append(" " * (width + 4) + " ".join(name.rjust(width) for name in evaluation.cast))
-        for i, name in enumerate(evaluation.cast):
-            cells = ["-" if np.isnan(v) else f"{v:.2f}" for v in scores.similarity[i]]
-            tail = f"  seen {scores.coverage[i]:.0%}, recognised {scores.recognised[i]:.0%}"
-            lines.append(f"    {name.ljust(width)}" + " ".join(cell.rjust(width) for cell in cells) + tail)
-    sys.stdout.write("\n".join(lines) + "\n")
+    from pipeline.judging.means import without_faces
+
+    own = np.nan_to_num(evaluation.scores[0].own, nan=-1.0).max(0)
+    liker = {
+        name: float(v) for name, v in zip(evaluation.cast, own, strict=True) if v > likest.get(name, -2.0)
+    }
+    likest.update(liker)
+    return evaluation if liker else without_faces(evaluation)
+
+
+def _episode(
+    asks: Sequence[Ask], evaluations: Sequence[Evaluation], schedule: dict[str, frozenset[str]]
+) -> list[AcrossShots]:
+    """Empty without a schedule."""
+    from pipeline.judging.across_shots import across_shots
+
+    if not schedule:
+        return []
+    shots = {ask.video.stem: evaluation for ask, evaluation in zip(asks, evaluations, strict=True)}
+    ordered = {shot: shots[shot] for shot in schedule if shot in shots}
+    return across_shots(ordered | shots, schedule)
 
 
 def _write(
-    output: Path, videos: Sequence[Path], evaluations: Sequence[Evaluation], references: References
+    asks: Sequence[Ask],
+    evaluations: Sequence[Evaluation],
+    references: References,
+    output: Path,
+    episode: Sequence[AcrossShots],
+    against: Json | None,
 ) -> None:
+    from pipeline.judging.figures import figures
+    from pipeline.judging.intervals import intervals
     from pipeline.judging.means import mean_of
-    from pipeline.judging.page import as_json, matrix_picture, page, png
+    from pipeline.judging.page import page
 
-    comparable = len(videos) > 1 and len({evaluation.cast for evaluation in evaluations}) == 1
-    mean = [mean_of(evaluations)] if comparable else []
-    output.mkdir(parents=True, exist_ok=True)
-    for number, (video, evaluation) in enumerate(zip(videos, evaluations, strict=True)):
-        picture = matrix_picture(evaluation, references.portraits)
-        write_atomic(output / f"{number:02d}-{video.stem}.png", png(picture))
-    titles = [f"All {len(videos)} videos, mean"] * len(mean) + [str(video) for video in videos]
-    html = page(titles, [*mean, *evaluations], references.portraits)
+    comparable = len(asks) > 1 and len({ask.cast for ask in asks}) == 1
+    mean = mean_of(evaluations) if comparable else None
+    found = intervals([figures(evaluation) for evaluation in evaluations])
+    rows = [video_row(ask.video, ask.key, one) for ask, one in zip(asks, evaluations, strict=True)]
+    differences = _compared(rows, against)
+    write_content(output, as_content(rows, mean, found, episode, differences))
+    titles = [f"All {len(asks)} videos, mean"] * (mean is not None) + [str(ask.video) for ask in asks]
+    shown = itertools.chain([] if mean is None else [mean], _kept(asks, references, output))
+    html = page(titles, shown, references.portraits)
     write_atomic(output / "evaluation.html", html.encode())
-    rows = [{"video": str(v), **as_json(e)} for v, e in zip(videos, evaluations, strict=True)]
-    content = {"videos": rows, "mean": as_json(mean[0]) if mean else None}
-    write_atomic(output / "evaluation.json", json.dumps(content, indent=1, ensure_ascii=False).encode())
+    say_all(found, differences)
+    say_episode(episode)
     sys.stdout.write(f"{output / 'evaluation.html'}: {len(evaluations)} evaluated\n")
+
+
+def _kept(asks: Sequence[Ask], references: References, output: Path) -> Iterator[Evaluation]:
+    """Each video's evaluation with its pictures, read back one by one."""
+    keeper = Keeper(output / "evaluated", references)
+    for ask in asks:
+        kept = keeper.read(ask)
+        assert kept is not None, ask.video
+        yield kept
+
+
+def _compared(rows: Sequence[Json], against: Json | None) -> list[Difference]:
+    """Empty without another evaluation."""
+    from pipeline.judging.intervals import compare
+    from pipeline.judging.stored import by_video
+
+    if against is None:
+        return []
+    ours, theirs = by_video({"videos": rows}), by_video(against)
+    return compare(theirs, ours)
+
+
+def _check_pairs(asks: Sequence[Ask], against: Json | None) -> None:
+    """Raises InputError where no video of the other evaluation is the counterpart of one of these."""
+    theirs = [row["key"] for row in against["videos"]] if against else []
+    if against and not set(theirs) & {ask.key for ask in asks}:
+        raise InputError(
+            f"--against: none of its {len(theirs)} videos pairs with one of these {len(asks)}; a pair has the same "
+            f"cast, prompt and seed in its notes, or the same name. There: {theirs[0]!r}; here: {asks[0].key!r}."
+        )

@@ -131,7 +131,7 @@ def _write(args: argparse.Namespace, config: GenerateConfig, names: tuple[str, .
     """The video, its contact sheet, pictures drawn on the way and, last, the note."""
     import cv2
 
-    from data_prep.encode import encode_mp4
+    from data_prep.video.encode import encode_mp4
     from pipeline.generate import contact_sheet
 
     video = encode_mp4(drawn.frames, config.fps)

@@ -20,8 +20,8 @@ from jobs.knobs import add_arguments
 if TYPE_CHECKING:
     from data_prep.captioning.questions import Captioner
     from data_prep.flow import Prepared
-    from data_prep.parts import Part, PartDone
-    from data_prep.stages import Stage
+    from data_prep.running.parts import Part, PartDone
+    from data_prep.running.stages import Stage
 
 SUMMARY = """Clips to shards: find people, link their identities, draw masks, choose references, pack.
 
@@ -73,10 +73,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare; 0 when there are samples or a part is done, 3 when everything was dropped."""
-    from data_prep.commit import STOPPED
     from data_prep.flow import Again, prepare
-    from data_prep.parts import Part
-    from data_prep.work import TooManyFailedError
+    from data_prep.running.commit import STOPPED
+    from data_prep.running.parts import Part
+    from data_prep.running.work import TooManyFailedError
     from jobs.config import load, save
     from jobs.prepare_tracking import track
     from jobs.progress import ProgressBar
@@ -128,7 +128,7 @@ def _patient(config: PrepareConfig) -> PrepareConfig:
 
 
 def _run_part(args: argparse.Namespace, part: Part, config: PrepareConfig) -> int:
-    from data_prep.parts import prepare_part
+    from data_prep.running.parts import prepare_part
     from jobs.progress import ProgressBar
 
     with ProgressBar() as progress:

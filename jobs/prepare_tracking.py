@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.atomic import write_atomic
-from data_prep.commit import WORK
 from data_prep.config import PrepareConfig
-from data_prep.stages import Stage
+from data_prep.running.commit import WORK
+from data_prep.running.stages import Stage
 from jobs import config as configs
 
 if TYPE_CHECKING:

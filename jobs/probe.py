@@ -26,8 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one fact a line."""
-    from data_prep.probe import UnusableError
-    from data_prep.reading import reading, treatment
+    from data_prep.video.probe import UnusableError
+    from data_prep.video.reading import reading, treatment
     from jobs.config import load
 
     if not args.file.is_file():

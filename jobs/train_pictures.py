@@ -13,8 +13,8 @@ import torch
 
 from data_prep.atomic import write_atomic
 from data_prep.decode import decode_mp4
-from data_prep.encode import encode_mp4
 from data_prep.records import U8
+from data_prep.video.encode import encode_mp4
 from pipeline.config import GenerateConfig, TrainConfig
 from pipeline.data.features import OUTSIDE
 from pipeline.data.samples import Item, Samples

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.identities import TrackFaces
+from data_prep.identity.identities import TrackFaces
 from data_prep.records import F32
 
 DIM = 512

@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_prep.encode import encode_mp4
 from data_prep.records import U8
 from data_prep.shards import IndexRow, Sample, encode_sample, row_of, shard_name, write_index, write_tar
+from data_prep.video.encode import encode_mp4
 from tests.small_shards import make_sample
 
 KINDS, PER_SHARD = 12, 1000

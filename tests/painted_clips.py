@@ -19,8 +19,8 @@ import numpy as np
 
 from data_prep.config import FaceConfig, PackConfig, PrepareConfig, ReferenceConfig, RunConfig
 from data_prep.flow import prepare
-from data_prep.parts import Part, prepare_part
 from data_prep.records import AnalysedClip, Clip, Decision, FaceTrack, Shot, Window
+from data_prep.running.parts import Part, prepare_part
 
 DIM, FRAMES = 32, 96
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_prep.encode import encode_mp4
 from data_prep.records import U8, Captions
 from data_prep.shards import (
     CastMember,
@@ -23,6 +22,7 @@ from data_prep.shards import (
     write_index,
     write_shard,
 )
+from data_prep.video.encode import encode_mp4
 
 NUM_FRAMES, HEIGHT, WIDTH = 9, 32, 48
 COLOURS = {"c01": (220, 60, 60), "c02": (60, 200, 60), "c03": (70, 90, 230)}

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import analysis_store
-from data_prep.catalogue import known_characters
-from data_prep.commit import WORK
+from data_prep.analysis import store as analysis_store
 from data_prep.config import PrepareConfig
 from data_prep.flow import prepare
 from data_prep.footage import ClipTruth
+from data_prep.packing.catalogue import known_characters
 from data_prep.records import AnalysedClip, Clip, FaceTrack, Shot
+from data_prep.running.commit import WORK
 from tests.identity_score import Score, score, table
 from tests.truth_clips import KINDS, PEOPLE, make_truth_clips, truth_scenes
 

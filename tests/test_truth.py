@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from data_prep import analysis_store
-from data_prep.catalogue import known_characters
-from data_prep.commit import WORK
+from data_prep.analysis import store as analysis_store
+from data_prep.analysis.windows import Framing
 from data_prep.config import WindowConfig
 from data_prep.footage import ClipTruth
 from data_prep.footage.scenes import FPS
+from data_prep.packing.catalogue import known_characters
 from data_prep.records import F32, U8, AnalysedClip, FaceTrack
-from data_prep.reference_figures import figures
+from data_prep.running.commit import WORK
+from data_prep.selection.reference_figures import figures
 from data_prep.shards import ReferenceNote, Sample, SampleNote, ShardSet
-from data_prep.windows import Framing
 
 Name = str
 

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from data_prep.captions import slot_token
 from data_prep.records import U8
+from data_prep.selection.captions import slot_token
 from data_prep.shards import SampleNote
 
 SHORT_SIDE_PX = 448

@@ -14,13 +14,13 @@ from pathlib import Path
 from data_prep.captioning.answers import Answers
 from data_prep.captioning.budget import Budget
 from data_prep.captioning.questions import Answer, Captioner, Question, picture
-from data_prep.captions import told_sentence, training_caption
 from data_prep.config import CaptionConfig
 from data_prep.decode import decode_mp4
-from data_prep.fingerprints import CAPTION_RECIPE, digest
-from data_prep.records import Decision, InputError, Progress
-from data_prep.samples import Plan
-from data_prep.work import ClipWork
+from data_prep.records import Decision, InputError, Progress, digest
+from data_prep.running.fingerprints import CAPTION_RECIPE
+from data_prep.running.work import ClipWork
+from data_prep.selection.captions import told_sentence, training_caption
+from data_prep.selection.samples import Plan
 
 CAPTIONS = ".captions"  # what was paid for does not lie with what can be made again
 AT_ONCE = 64

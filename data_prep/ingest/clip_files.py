@@ -14,11 +14,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from data_prep.fingerprints import digest
 from data_prep.ingest.address import below, scheme
 from data_prep.ingest.archives import VIDEOS, Member, Refusal, members
 from data_prep.ingest.storage import Stat, Storage
-from data_prep.records import InputError
+from data_prep.records import InputError, digest
 
 T = TypeVar("T")
 

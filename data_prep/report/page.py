@@ -11,14 +11,14 @@ from string import Template
 
 from data_prep import ledger
 from data_prep.atomic import write_atomic
-from data_prep.catalogue import known_characters
+from data_prep.packing.catalogue import known_characters
 from data_prep.records import Decision, Progress
-from data_prep.reference_figures import dropped_shares, figures
 from data_prep.report.charts import Histogram, svg
 from data_prep.report.fragments import lost_items, lost_table, number_tiles
 from data_prep.report.gather import MOST_PEOPLE, gather, show_people, spaced
 from data_prep.report.pager import Pager, styled
 from data_prep.report.pictures import colour
+from data_prep.selection.reference_figures import dropped_shares, figures
 from data_prep.shards import SampleNote, ShardSet
 
 SAMPLES_PER_PAGE, PEOPLE_PER_PAGE = 24, 48  # 2 MB of pictures each

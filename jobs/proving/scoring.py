@@ -141,7 +141,8 @@ def confusion(videos: Sequence[VideoVerdict], pack: str, everybody: Sequence[str
             column = len(everybody) if unseen else int(np.argmax(slot.similarity))
             counts[everybody.index(slot.name), column] += 1
     total = counts.sum(1, keepdims=True)
-    return np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
+    shares = np.divide(counts, total, out=np.full(counts.shape, np.nan), where=total > 0)
+    return np.asarray(shares, np.float64)
 
 
 def _mean(values: Sequence[float]) -> float:

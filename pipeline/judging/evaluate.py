@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from data_prep.faces.packs import known_pack
 from data_prep.records import F32, F64, I32, U8, InputError
@@ -144,10 +145,7 @@ def _judge_with(one: Gallery, looked: _Looked) -> tuple[Scores, list[I32]]:
     embedded = [frame.embedded(one.pack) for frame in looked.seen]
     table = [one.similarity(rows, looked.cast) for rows in embedded]
     who = looked.places or [by_similarity(similarity) for similarity in table]
-    rows = np.full((len(who), num_cast, num_cast), np.nan)  # frame, face at i, reference of j
-    for t, face_of in enumerate(who):
-        there = face_of >= 0
-        rows[t, there] = table[t][face_of[there]]
+    rows = _rows(table, who, num_cast)
     own = np.array(np.diagonal(rows, axis1=1, axis2=2))
     others = np.where(np.eye(num_cast, dtype=bool), -np.inf, rows).max(2) if num_cast > 1 else own * np.nan
     recognised = np.nan_to_num(own, nan=-1.0) >= threshold
@@ -155,8 +153,6 @@ def _judge_with(one: Gallery, looked: _Looked) -> tuple[Scores, list[I32]]:
     faces = [
         [embedded[t][of[i]] if of[i] >= 0 else None for t, of in enumerate(who)] for i in range(num_cast)
     ]
-    there = [np.asarray([f for f in one_by_one if f is not None], np.float32) for one_by_one in faces]
-    known = [one.faces[name] for name in looked.cast]
     swapped = misplaced(rows) if looked.places else changed(who, looked.tracks)
     scores = Scores(
         pack=one.pack,
@@ -170,13 +166,27 @@ def _judge_with(one: Gallery, looked: _Looked) -> tuple[Scores, list[I32]]:
         switches_per_1000=switches_per_1000(identities, looked.tracks),
         people=count_people(identities, num_cast),
         drift=drift(faces, own, looked.step),
-        copying=copying(there, known, [one.ceiling(name) for name in looked.cast]),
-        identity=_identities(faces, recognised, known[0].shape[1]),
+        copying=_copying(one, looked.cast, faces),
+        identity=_identities(faces, recognised, one.faces[looked.cast[0]].shape[1]),
     )
     return scores, who
 
 
-def _identities(faces: list[list[F32 | None]], recognised: np.ndarray, dim: int) -> F32:
+def _rows(table: Sequence[F64], who: Sequence[I32], num_cast: int) -> F64:
+    """f64[T,N,N]: in frame t the face at i against the references of j, NaN where none is at i."""
+    rows = np.full((len(who), num_cast, num_cast), np.nan)
+    for t, face_of in enumerate(who):
+        at = face_of >= 0
+        rows[t, at] = table[t][face_of[at]]
+    return rows
+
+
+def _copying(one: Gallery, cast: Sequence[str], faces: Sequence[Sequence[F32 | None]]) -> Copying:
+    there = [np.asarray([f for f in over_time if f is not None], np.float32) for over_time in faces]
+    return copying(there, [one.faces[name] for name in cast], [one.ceiling(name) for name in cast])
+
+
+def _identities(faces: list[list[F32 | None]], recognised: npt.NDArray[np.bool_], dim: int) -> F32:
     """f32[N,D]: the unit mean of each character's faces in the frames bool[T,N] in which it is recognised."""
     means = np.full((len(faces), dim), np.nan, np.float32)
     for i, over_time in enumerate(faces):

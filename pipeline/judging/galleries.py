@@ -80,6 +80,8 @@ def _split(one: Gallery, name: str) -> tuple[int, int, float] | None:
     """Where a character's references are not one group: a reference on either side and the likest pair's cosine."""
     from scipy.sparse.csgraph import connected_components
 
+    if len(one.faces[name]) < 2:
+        return None
     cosines = one.faces[name] @ one.faces[name].T
     num_groups, group = connected_components(cosines >= known_pack(one.pack).same_person, directed=False)
     if num_groups < 2:

@@ -6,12 +6,12 @@ import base64
 import html
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from data_prep.records import F64, U8, Json
+from data_prep.records import F64, U8
 from pipeline.judging.evaluate import Evaluation, Scores
 
 CELL_PX, FACE_PX, HEAD_PX, TITLE_PX, GAP_PX = 92, 68, 100, 40, 32
@@ -113,7 +113,7 @@ def _shade(value: float) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def page(titles: Sequence[str], evaluations: Sequence[Evaluation], references: Mapping[str, U8]) -> str:
+def page(titles: Sequence[str], evaluations: Iterable[Evaluation], references: Mapping[str, U8]) -> str:
     """The HTML of some videos' evaluations, pictures inside."""
     parts = [f"<!doctype html><meta charset=utf-8><title>castbank evaluation</title><style>{STYLE}</style>"]
     parts.append(f"<h1>Who is recognisable, and who bled into whom</h1><p class=note>{NOTE}</p>")
@@ -196,33 +196,3 @@ def png(image: U8) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "png")
     return file.getvalue()
-
-
-def as_json(evaluation: Evaluation) -> Json:
-    """Plain values: matrices as lists of rows, null for what was not seen."""
-    return {
-        "cast": list(evaluation.cast),
-        "num_frames": evaluation.num_frames,
-        "faces_per_frame": evaluation.num_faces,
-        "located_by": evaluation.located_by,
-        "scores": [
-            {
-                "pack": s.pack,
-                "same_person": s.same_person,
-                "similarity": _plain(s.similarity),
-                "margin": _plain(s.margin),
-                "coverage": _plain(s.coverage),
-                "recognised": _plain(s.recognised),
-                "swap_rate": _plain(np.float64(s.swap_rate)),
-                "own_by_frame": _plain(s.own),
-            }
-            for s in evaluation.scores
-        ],
-    }
-
-
-def _plain(values: Any) -> Any:
-    """Nested lists of floats rounded to six places, None for NaN."""
-    if np.ndim(values):
-        return [_plain(row) for row in values]
-    return round(float(values), 6) if math.isfinite(values) else None

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from data_prep.identities import cluster
+from data_prep.identity.identities import cluster
 from tests.many_people import ManyPeople, many_people, pair_scores
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]

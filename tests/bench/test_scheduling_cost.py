@@ -13,12 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from data_prep.analyse import analyse
+from data_prep.analysis.analyse import analyse
 from data_prep.config import IngestConfig, PrepareConfig, RunConfig
 from data_prep.flow import prepare
-from data_prep.isolation import Failure, Limits, Task, Workers
-from data_prep.manifest import read_clips
-from data_prep.work import AnalyseJob, ClipWork, analyse_clip
+from data_prep.ingest.manifest import read_clips
+from data_prep.running.isolation import Failure, Limits, Task, Workers
+from data_prep.running.work import AnalyseJob, ClipWork, analyse_clip
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 

@@ -18,7 +18,7 @@ from cluster import heartbeats
 from cluster.job_folder import JobFolder
 from cluster.ray_jobs.launcher import RayLauncher
 from cluster.spec import JobError, JobSpec, RayOptions, Resources, Retry, Stopping
-from data_prep.isolation import Failure, Limits, Task, Workers
+from data_prep.running.isolation import Failure, Limits, Task, Workers
 from tests.cluster.ray_lab import ENVIRONMENT, RayLab, ray_lab, until
 
 ROOT = Path(__file__).resolve().parents[2]

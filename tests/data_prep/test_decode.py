@@ -14,8 +14,8 @@ from data_prep.decode import (
     num_decoded,
     working_size,
 )
-from data_prep.probe import UnusableError, probe
 from data_prep.records import InputError
+from data_prep.video.probe import UnusableError, probe
 from tests.unusual_videos import KINDS, TRAITS, shown
 
 

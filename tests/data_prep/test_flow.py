@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 
 from data_prep import ledger
-from data_prep.catalogue import known_characters
 from data_prep.config import PackConfig
 from data_prep.flow import Again, Prepared, prepare
-from data_prep.ray_session import RaySession
+from data_prep.packing.catalogue import known_characters
 from data_prep.records import InputError
+from data_prep.running.ray_session import RaySession
 from data_prep.shards import ShardSet
 from tests import painted_clips
 from tests.painted_clips import (

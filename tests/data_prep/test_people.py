@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from data_prep import ledger
-from data_prep.catalogue import known_characters
 from data_prep.flow import Prepared, prepare
+from data_prep.packing.catalogue import known_characters
 from data_prep.shards import ShardSet
 from tests import painted_clips
 from tests.painted_clips import config_for, hashes, make_corpus, paint, quiet, row, write_manifest

@@ -52,6 +52,7 @@ def test_pictures_to_a_table_a_picture_and_a_page(
     assert "embedded_alt: swapped 0.0%" in capsys.readouterr().out
     assert sorted(p.name for p in Path("judged").iterdir()) == [
         "00-cafe-01.png",
+        "evaluated",
         "evaluation.html",
         "evaluation.json",
     ]
@@ -123,6 +124,92 @@ def test_a_run_its_export_and_its_bank_are_references(trained: Path, place: str)
     assert set(gallery.faces) == set(CAST)
 
 
+def test_a_bank_of_another_recogniser_than_it_says_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    from pipeline.identity.bank import BankEntry, IdentityBank
+
+    torch = pytest.importorskip("torch")
+    IdentityBank([BankEntry("Nora", torch.zeros(4, 8), torch.eye(192)[:1], pack="embedded")]).save(
+        Path("bank")
+    )
+    Path("a.mp4").touch()
+    assert main(["evaluate", "a.mp4", "--references", "bank"]) == 2
+    assert "names embedded, which makes 512 numbers of a face; 'Nora' has 192" in capsys.readouterr().err
+
+
+def test_a_run_that_ended_early_goes_on_and_leaves_nothing_half_written(
+    footage: Path, pictures: Path
+) -> None:
+    for name in ("a", "b"):
+        shutil.copy(footage / "clips" / "cafe-01.mp4", f"{name}.mp4")
+    Path("b.mp4").write_bytes(Path("b.mp4").read_bytes()[:20_000])
+    command = [
+        "evaluate",
+        "a.mp4",
+        "b.mp4",
+        "--references",
+        str(pictures),
+        "--every",
+        "54",
+        "--output",
+        "judged",
+    ]
+    assert main(command) == 2
+    (kept,) = Path("judged/evaluated").glob("a-*.json")
+    written = kept.stat().st_mtime_ns
+    assert not Path("judged/evaluation.json").exists()
+    half = Path("judged/evaluated") / f".{kept.name}.k3j2"  # as a kill in the middle of a write leaves it
+    half.write_text("{")
+    Path("judged/evaluated/mine.txt").write_text("not ours")
+    shutil.copy(footage / "clips" / "cafe-01.mp4", "b.mp4")
+    assert main(command) == 0
+    assert kept.stat().st_mtime_ns == written
+    assert not half.exists()
+    assert Path("judged/evaluated/mine.txt").exists()
+    content = json.loads(Path("judged/evaluation.json").read_text())
+    assert content["videos"][0]["figures"] == content["videos"][1]["figures"]
+    likeness = content["figures"]["likeness/embedded"]
+    assert likeness["num"] == 2
+    assert likeness["low"] == likeness["mean"] == likeness["high"]
+
+
+def test_is_b_better_than_a(footage: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same name pairs two videos; with one pair nothing can be said, and that is said."""
+    for name, clip in {"a": "cafe-01", "b": "cafe-02"}.items():
+        Path(name).mkdir()
+        shutil.copy(footage / "clips" / f"{clip}.mp4", f"{name}/scene.mp4")
+        command = ["evaluate", f"{name}/scene.mp4", "--references", str(pictures), "--every", "54"]
+        assert (
+            main(
+                [*command, "--output", f"judged-{name}", *(["--against", "judged-a"] if name == "b" else [])]
+            )
+            == 0
+        )
+    assert "likeness/embedded: too few pairs to say, it takes 6" in capsys.readouterr().out
+    rows = {row["name"]: row for row in json.loads(Path("judged-b/evaluation.json").read_text())["against"]}
+    assert rows["present/embedded"]["mean_a"] == 1
+    assert rows["present/embedded"]["mean_b"] == 0.5  # Nora is not in that clip
+    assert rows["missing/embedded"]["difference"]["mean"] == 1
+
+
+def test_an_episode_against_its_schedule(
+    footage: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Shots as EntityBench's evaluator wants them; Nora is scheduled in a shot that shows Oscar without her."""
+    Path("tale").mkdir()
+    for shot, clip in {"1_1": "cafe-01", "1_2": "cafe-02"}.items():
+        shutil.copy(footage / "clips" / f"{clip}.mp4", f"tale/{shot}.mp4")
+    both = {"characters": ["Nora", "Oscar"], "places": ["a cafe"], "objects": []}
+    Path("tale.json").write_text(json.dumps({"entity_schedule": {"1:1": both, "1:2": both}}))
+    command = ["evaluate", "tale", "--schedule", "tale.json", "--references", str(pictures), "--every", "54"]
+    assert main([*command, "--output", "judged"]) == 0
+    assert "gap of 1 shots: likeness" in capsys.readouterr().out
+    episode = json.loads(Path("judged/evaluation.json").read_text())["episode"]
+    assert episode["figures"]["presence_recall/embedded"] == 0.75
+    assert episode["figures"]["presence_precision/embedded"] == 1
+    assert episode["figures"]["shot_likeness/embedded"] > 0.5  # Oscar's alone
+    assert episode["recognisers"][0]["recurrence"]["num_pairs"] == [1]
+
+
 @pytest.mark.parametrize(
     ("made", "arguments", "message"),
     [
@@ -167,6 +254,20 @@ def test_a_run_that_is_not_ready_is_one_line(
         (["VIDEO", "--references", "PICTURES", "--cast", " ,"], "--cast: nobody"),
         (["noted.mp4", "--references", "PICTURES"], "noted.json: is no note of castbank generate"),
         (["VIDEO", "--references", "PICTURES", "--output", "torn.mp4/x"], "torn.mp4 is not a folder"),
+        (["VIDEO", "--references", "mixed"], "those of 'Nora' show two people"),
+        (["VIDEO", "--references", "group"], "2 faces in group/Nora.png"),
+        (
+            ["VIDEO", "--references", "PICTURES", "--layout", "square.png"],
+            "100x100 pixels, and VIDEO has frames of 960x",
+        ),
+        (["VIDEO", "--references", "PICTURES", "--against", "noted.json"], "no evaluation.json"),
+        (
+            ["VIDEO", "--references", "PICTURES", "--against", "other.json"],
+            "none of its 1 videos pairs with one of",
+        ),
+        (["VIDEO", "--references", "PICTURES", "--schedule", "noted.json"], "noted.json is no schedule"),
+        (["empty", "--references", "PICTURES", "--schedule", "story.json"], "name them 1_1.mp4 and so on"),
+        (["VIDEO", "--references", "PICTURES", "--schedule", "story.json"], "nothing about shot 'meadow-01'"),
     ],
 )
 def test_wrong_input_is_one_line_exit_2_and_nothing_written(
@@ -179,9 +280,18 @@ def test_wrong_input_is_one_line_exit_2_and_nothing_written(
     Path("empty").mkdir()
     Path("faceless").mkdir()
     cv2.imwrite("faceless/noise.png", np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8))
+    for name in ("mixed/Nora", "group"):
+        Path(name).mkdir(parents=True)
+    shutil.copy(pictures / "Nora.png", "mixed/Nora/one.png")
+    shutil.copy(pictures / "Oscar" / "one.png", "mixed/Nora/two.png")
+    heads = [cv2.imread(str(pictures / name)) for name in ("Nora.png", "Oscar/one.png")]
+    cv2.imwrite("group/Nora.png", np.hstack([cv2.resize(head, (300, 300)) for head in heads]))
+    cv2.imwrite("square.png", np.ones((100, 100), np.uint8))
+    Path("other.json").write_text(json.dumps({"schema": 1, "videos": [{"key": "b", "figures": {}}]}))
+    Path("story.json").write_text(json.dumps({"1_1": ["Nora"]}))
     given = {"PICTURES": str(pictures), "VIDEO": str(video)}
     assert main(["evaluate", "--output", "out", *(given.get(a, a) for a in arguments)]) == 2
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("castbank")]
     assert len(error) == 1
-    assert message in error[0]
+    assert message.replace("VIDEO", str(video)) in error[0]
     assert not Path("out").exists()

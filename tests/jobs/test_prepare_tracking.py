@@ -11,8 +11,8 @@ import pytest
 from data_prep import ledger
 from data_prep.config import PrepareConfig, TrackingConfig
 from data_prep.records import Decision
+from data_prep.running.stages import Stage
 from data_prep.shards import ShardSet, write_index
-from data_prep.stages import Stage
 from jobs.config import save
 from jobs.prepare_tracking import figures, track
 from tests.small_shards import make_shards

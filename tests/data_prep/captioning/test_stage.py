@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import analysis_store
+from data_prep.analysis import store as analysis_store
 from data_prep.captioning.endpoint import Endpoint
 from data_prep.captioning.stage import question_key, recaption
-from data_prep.captions import training_caption
 from data_prep.config import CaptionConfig
-from data_prep.encode import encode_mp4
 from data_prep.records import AnalysedClip, Captions, Clip, Decision, InputError, Window
-from data_prep.samples import Plan
+from data_prep.running.work import ClipWork
+from data_prep.selection.captions import training_caption
+from data_prep.selection.samples import Plan
 from data_prep.shards import CastMember, SampleNote
-from data_prep.work import ClipWork
+from data_prep.video.encode import encode_mp4
 from tests.chat_lab import ChatLab, plain, sample
 
 NUM_CLIPS = 4

@@ -16,7 +16,7 @@ from data_prep.config import IngestConfig
 from data_prep.faces import analyser_for
 from data_prep.footage import ClipTruth, make_footage, prepare_stage, shoot
 from data_prep.footage.shotlist import SCENES
-from data_prep.manifest import read_clips
+from data_prep.ingest.manifest import read_clips
 from data_prep.records import F32, Json
 
 MAIN_CAST = {"Martin", "Victor", "Oscar", "Bruno", "Toby", "Nora"}

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from data_prep import ledger
-from data_prep.encode import encode_mp4
 from data_prep.records import Captions, Decision, InputError
 from data_prep.report import write_report
 from data_prep.report.charts import Histogram, svg
 from data_prep.report.pictures import contact_sheet
 from data_prep.report.plots import calibration_plot, save_plots
 from data_prep.shards import CastMember, ReferenceNote, Sample, SampleNote, write_index, write_shard
+from data_prep.video.encode import encode_mp4
 from tests.many_shards import make_many
 
 FRAMES, HEIGHT, WIDTH = 9, 48, 80

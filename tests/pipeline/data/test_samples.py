@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.encode import encode_mp4
 from data_prep.records import InputError
 from data_prep.shards import Sample, write_index, write_shard
+from data_prep.video.encode import encode_mp4
 from pipeline.data.order import Share
 from pipeline.data.outlines import outlines_of
 from pipeline.data.samples import Samples

@@ -8,58 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.decode import iter_frames
-from data_prep.faces import FaceAnalyser, analyser_for
+from data_prep.faces import FaceAnalyser
 from data_prep.footage import ClipTruth
 from data_prep.records import U8, InputError
-from data_prep.tracks import iou
 from pipeline.judging.evaluate import Evaluation, judge
-from pipeline.judging.galleries import Gallery, gallery
+from pipeline.judging.galleries import Gallery
 from pipeline.judging.means import mean_of
-from pipeline.judging.page import as_json, matrix_picture, page
+from pipeline.judging.page import matrix_picture, page
 from pipeline.judging.sight import SeenFrame, see
+from pipeline.judging.stored import arrays_of, as_json, from_json
+from tests.judged_people import CAST, PACKS, every_nth, exchanged, only
 
-CLIP, EVERY = "cafe-01", 6
-ELSEWHERE = {"Nora": "cafe-03", "Oscar": "wall-03"}  # where the references come from
-CAST = tuple(ELSEWHERE)
-
-
-def every_nth(path: Path, step: int) -> U8:
-    return np.concatenate([c.frames[-c.start % step :: step] for c in iter_frames(path)])
-
-
-@pytest.fixture(scope="module")
-def analyser(face_home: Path) -> FaceAnalyser:
-    return analyser_for("embedded", (640, 384), face_home)
-
-
-@pytest.fixture(scope="module")
-def crops(footage: Path, analyser: FaceAnalyser) -> dict[str, U8]:
-    """References of each person out of another clip, chosen by where the ground truth says that he is."""
-    found = {}
-    for name, clip in ELSEWHERE.items():
-        truth = ClipTruth.load(footage / "truth" / f"{clip}.npz")
-        person = list(truth.people).index(name)
-        faces = []
-        for frame, image in zip(
-            range(0, len(truth.boxes_px), 20), every_nth(footage / "clips" / f"{clip}.mp4", 20), strict=True
-        ):
-            for face in analyser.detect(image):
-                here = truth.visibility[frame, person] > 0.95
-                if here and iou(face.box_px[None], truth.boxes_px[frame, person][None])[0, 0] > 0.5:
-                    faces.append(analyser.measure(image, face).crop)
-        found[name] = np.stack(faces)
-    return found
-
-
-@pytest.fixture(scope="module")
-def galleries(crops: dict[str, U8]) -> tuple[Gallery, ...]:
-    return gallery("embedded", crops), gallery("embedded_alt", crops)
+CLIP, EVERY = "cafe-01", 9
 
 
 @pytest.fixture(scope="module")
 def seen(footage: Path, analyser: FaceAnalyser) -> list[SeenFrame]:
-    return see(every_nth(footage / "clips" / f"{CLIP}.mp4", EVERY), analyser)
+    return see(every_nth(footage / "clips" / f"{CLIP}.mp4", EVERY), analyser, PACKS)
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +63,10 @@ def test_without_a_layout_faces_find_their_character(
 def test_exchanged_references_are_swapped_everywhere(
     seen: list[SeenFrame], galleries: tuple[Gallery, ...], layout: U8
 ) -> None:
-    exchanged = [
+    wrong = [
         Gallery(one.pack, dict(zip(CAST, reversed(one.faces.values()), strict=True))) for one in galleries
     ]
-    for scores in judge(seen, exchanged, CAST, layout).scores:
+    for scores in judge(seen, wrong, CAST, layout).scores:
         assert scores.swap_rate == 1
         assert scores.recognised.max() == 0
         assert scores.margin.max() < 0
@@ -113,15 +78,13 @@ def test_a_face_that_changes_who_it_is_counts_as_swapped(
     """From three quarters on, the two exchange their faces in place."""
     both = [t for t, frame in enumerate(seen) if len(frame.boxes) == 2]
     late = set(both[len(both) * 3 // 4 :])
-    changed = [
-        SeenFrame(frame.boxes, frame.crops[::-1]) if t in late else frame for t, frame in enumerate(seen)
-    ]
+    changed = [exchanged(frame) if t in late else frame for t, frame in enumerate(seen)]
     expected = 2 * len(late) / sum(len(frame.boxes) for frame in seen)
     assert judge(changed, galleries, CAST).scores[0].swap_rate == pytest.approx(expected)
 
 
 def test_a_missing_person_counts(seen: list[SeenFrame], galleries: tuple[Gallery, ...], layout: U8) -> None:
-    half = [frame if t % 2 else SeenFrame(frame.boxes[:0], frame.crops[:0]) for t, frame in enumerate(seen)]
+    half = [frame if t % 2 else only(frame, []) for t, frame in enumerate(seen)]
     whole, halved = judge(seen, galleries, CAST).scores[0], judge(half, galleries, CAST).scores[0]
     assert halved.coverage.max() <= 0.51
     assert halved.recognised.max() <= 0.51
@@ -168,7 +131,7 @@ def test_small_frames_are_enlarged_and_still_recognised(
 def test_the_mean_over_videos_leaves_out_who_was_not_seen(
     seen: list[SeenFrame], galleries: tuple[Gallery, ...], evaluation: Evaluation
 ) -> None:
-    nobody = [SeenFrame(frame.boxes[:0], frame.crops[:0]) for frame in seen]
+    nobody = [only(frame, []) for frame in seen]
     mean = mean_of([judge(nobody, galleries, CAST), evaluation])
     for both, one in zip(mean.scores, evaluation.scores, strict=True):
         assert np.array_equal(both.similarity, one.similarity)
@@ -186,6 +149,17 @@ def test_wrong_input_is_named(seen: list[SeenFrame], galleries: tuple[Gallery, .
         judge([], galleries, CAST)
     with pytest.raises(InputError, match="3 maps for"):
         judge(seen, galleries, CAST, layout[:3])
+    with pytest.raises(InputError, match="slot 2 in it and a cast of 1"):
+        judge(seen, galleries, CAST[:1], layout)
+
+
+def test_what_is_kept_of_an_evaluation_is_the_evaluation(evaluation: Evaluation) -> None:
+    back = from_json(json.loads(json.dumps(as_json(evaluation), allow_nan=False)), arrays_of(evaluation))
+    assert as_json(back) == as_json(evaluation)
+    assert np.array_equal(back.faces, evaluation.faces)
+    for one, other in zip(back.scores, evaluation.scores, strict=True):
+        assert one.own.shape == other.own.shape
+        assert np.array_equal(one.identity, other.identity)
 
 
 def test_the_page_is_self_contained(evaluation: Evaluation, crops: dict[str, U8]) -> None:

@@ -1,0 +1,1 @@
+"""Tracks to characters: an identity graph over the corpus, calibrated on itself, with ids that stay."""

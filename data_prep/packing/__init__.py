@@ -1,0 +1,1 @@
+"""Samples to shards, and what stands beside them: each one's descent, the characters, their embeddings."""
