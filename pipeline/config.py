@@ -93,8 +93,8 @@ class NoiseConfig:
     # probability that a sample's first latent frame is given clean and left out of the losses, so that a picture
     # can anchor a video; families with a noise level per frame only (FVG, arXiv 2512.16371: 0.5 keeps both)
     anchor: float = 0.0
-    # what is then given, drawn evenly: first: that frame; history: it and more, all but one at most; ends: it and the
-    # last; for strategies context and keyframes give all three
+    # what is then given, drawn evenly: first: that frame; history: it and more, all but one at most; ends: it and
+    # the last; for strategies context and keyframes give all three
     given: tuple[str, ...] = ("first",)
 
 
@@ -174,7 +174,7 @@ class StrategyConfig:
     # many as half a window holds
     history: int = 0
     keyframes: int = 0  # keyframes: how many, first and last frame among them; 0: as few as windows allow
-    # tracked: what other tokens' scores lose where a face's token reads; inf: it reads its own face alone; 0: nothing
+    # tracked: what other tokens' scores lose where a face's token reads; inf: it reads its own face only; 0: off
     bias: float = 2.0
     look_steps: int = 8  # tracked: steps of the first look at where the faces are, where no layout says so
     face_pack: str = "embedded"  # tracked: face pack that looks

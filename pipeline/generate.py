@@ -15,10 +15,11 @@ from pipeline import given
 from pipeline import model as models
 from pipeline.config import GenerateConfig
 from pipeline.families.contract import Given, LatentGrid
+from pipeline.generating.limits import check_strength
 from pipeline.identity import canvas
 from pipeline.identity.attention import CastContext
-from pipeline.identity.bank import CastPictures, IdentityBank, find_bank
-from pipeline.identity.tokens import fingerprint
+from pipeline.identity.bank import CastPictures, IdentityBank
+from pipeline.identity.fitting import open_bank
 from pipeline.model import Model
 from pipeline.objective.noise import stream
 
@@ -39,14 +40,7 @@ def load_run(folder: Path, bank: Path | None = None) -> LoadedRun:
     """
     export = folder / "export" if (folder / "export").is_dir() else folder
     model = models.load(export)
-    loaded = IdentityBank.load(export / "bank" if bank is None else find_bank(bank))
-    made_by = {entry.network for entry in loaded.entries.values()} - {""}  # empty: of an earlier version
-    if made_by - {fingerprint(model.identity.encoder)}:
-        raise InputError(
-            f"the tokens in {bank or export / 'bank'} were made by another network than the one in {export}; "
-            f"castbank bank merge --network {folder} makes them anew"
-        )
-    return LoadedRun(export, model.eval(), loaded)
+    return LoadedRun(export, model.eval(), open_bank(model, export, bank))
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +49,9 @@ class Scene:
     slot numbers of the picture's pixels, 0 nobody, or u8[T,H,W] of every frame's, or None, then the model decides
     who goes where; anchor: u8[H,W,3] RGB, the first frame, or None; pictures: of the cast, which a model with the
     low-frequency path reads; faces: u8[N,112,112,3] RGB aligned, one of each of the cast, which an anchor may be
-    composed of; history: u8[H',H,W,3], the first frames, and ending: u8[H,W,3], the picture that the last latent frame
-    stands still at, which a model with a noise level per latent frame is given clean; unlocked: names of the cast
-    whose tokens later training may move, None where the cast is of no bank."""
+    composed of; history: u8[H',H,W,3], the first frames, and ending: u8[H,W,3], the picture that the last latent
+    frame stands still at, which a model with a noise level per latent frame is given clean; unlocked: names of
+    the cast whose tokens later training may move, None where the cast is of no bank."""
 
     prompt: str
     tokens: torch.Tensor | None = None
@@ -70,8 +64,8 @@ class Scene:
     unlocked: tuple[str, ...] | None = None
 
 
-StepEnd = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor | None]
-"""Told of a step's number, its time step and the latents after it; the latents to go on with, or None to stop."""
+StepEnd = Callable[[int, torch.Tensor, torch.Tensor], tuple[torch.Tensor, bool]]
+"""Told of a step's number, its time step and the latents after it; answers those to go on with, and whether to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +79,7 @@ class Sampling:
     noise: torch.Tensor | None = None
     generator: torch.Generator | None = None
     device: torch.device | None = None
-    step_end: StepEnd = lambda step, timestep, latents: latents
+    step_end: StepEnd = lambda step, timestep, latents: (latents, True)
 
 
 USUAL = Sampling()
@@ -158,10 +152,9 @@ def sample(
             velocity = away + config.guidance * (velocity - away)
         latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
         progress("sampling", step + 1, config.steps)
-        changed = how.step_end(step, timestep, latents)
-        if changed is None:
+        latents, further = how.step_end(step, timestep, latents)
+        if not further:
             break
-        latents = changed
     start.put(latents)
     return latents[:, :, missing:]
 
@@ -188,6 +181,7 @@ def _context(model: Model, scene: Scene, config: GenerateConfig, device: torch.d
     if scene.tokens is None:
         return None
     num_characters = len(scene.tokens)
+    check_strength(config.strength)
     layout = None
     if scene.layout is not None:
         layout = _routes(scene.layout, num_characters, config, model.family.grid).to(device)

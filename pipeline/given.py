@@ -58,7 +58,7 @@ def start(model: Model, scene: Scene, config: GenerateConfig, device: torch.devi
     if len(places) >= num_latents or len(set(places)) < len(places):
         raise InputError(
             f"num_frames: {config.num_frames} frames are {num_latents} latent frames, of which {len(places)} are "
-            "given; draw more frames, or give fewer"
+            "given, so that nothing is left to draw; ask for more frames, or give fewer"
         )
     return Start(torch.tensor(places, device=device), torch.cat(parts, 2))
 
@@ -78,9 +78,7 @@ def _check(model: Model, scene: Scene, config: GenerateConfig) -> None:
     if scene.history is not None or scene.ending is not None:
         check_clean_frames(model, "history or ending")
     if scene.anchor is not None and scene.history is not None:
-        raise InputError(
-            "first frame: an anchor and a history came; the history begins with the anchor's frame"
-        )
+        raise InputError("first frame: an anchor and a history came; a history has its own first frame")
     pictures = {"first frame": scene.anchor, "ending": scene.ending}
     if scene.history is not None:
         pictures = {"history": scene.history[0], "ending": scene.ending}
@@ -102,8 +100,8 @@ def _video(frames: U8, device: torch.device) -> torch.Tensor:
 
 
 def _still(model: Model, picture: U8, device: torch.device) -> torch.Tensor:
-    """f32[1,C,1,h,w]: a latent frame of a video that stands still at a picture, other than its first, which a causal
-    codec makes of one frame alone: its frames, and those before that it sees, show the picture."""
+    """f32[1,C,1,h,w]: a latent frame of a video that stands still at a picture, other than its first, which a
+    causal codec makes of one frame alone: its frames, and those before that it sees, show the picture."""
     num_frames = 1 + 2 * model.family.grid.frames
     video = _video(picture[None], device).expand(1, 3, num_frames, -1, -1)
     return model.family.encode(video).latents[:, :, -1:]

@@ -9,6 +9,7 @@ layout) where there is one, and ``bank/``.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import nn
 
 from data_prep.records import InputError
 from pipeline import adapters
-from pipeline.config import ModelConfig
+from pipeline.config import FamilyConfig, ModelConfig
 from pipeline.families import family_type
 from pipeline.families.contract import Family, Given
 from pipeline.identity.attention import CastContext
@@ -97,17 +98,41 @@ def save(model: Model, folder: Path) -> None:
     save_file(weights, folder / "identity.safetensors")
 
 
-def load(folder: Path, dtype: torch.dtype = torch.float32) -> Model:
+def load(folder: Path, dtype: torch.dtype = torch.float32, base: str = "", lora: Path | None = None) -> Model:
     """The model of an export, its LoRA in place where it has one; raises InputError for any other folder.
-    ``dtype``: of the transformer, but for what its class keeps in fp32; identity is fp32."""
+
+    dtype: of the transformer, but for what its class keeps in fp32; identity is fp32. base: a published model, by
+    folder or hub id, instead of the one that the export names. lora: folder of a LoRA instead of the export's.
+    """
+    config = read_config(folder)
+    if base:
+        config = replace(config, family=_on(config, base, folder))
+    model = Model(config, family_type(config.family.name).load(config.family, folder, dtype), seed=0)
+    model.base_changed = (folder / "transformer").is_dir()
+    model.identity.load_state_dict(load_file(folder / "identity.safetensors"))
+    lora = lora or folder / "lora"
+    if lora.is_dir():
+        adapters.load_lora(model.transformer, lora)
+    return model
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The resolved knobs of an export; raises InputError where it is none."""
     if not (folder / "model.yaml").is_file():
         raise InputError(f"{folder}: not an exported model (no model.yaml in it); give a run's export folder")
     merged = OmegaConf.merge(OmegaConf.structured(ModelConfig), OmegaConf.load(folder / "model.yaml"))
     config = OmegaConf.to_object(merged)
     assert isinstance(config, ModelConfig)
-    model = Model(config, family_type(config.family.name).load(config.family, folder, dtype), seed=0)
-    model.base_changed = (folder / "transformer").is_dir()
-    model.identity.load_state_dict(load_file(folder / "identity.safetensors"))
-    if (folder / "lora").is_dir():
-        adapters.load_lora(model.transformer, folder / "lora")
-    return model
+    return config
+
+
+def _on(config: ModelConfig, base: str, folder: Path) -> FamilyConfig:
+    """The family over another published model."""
+    name = config.family.name
+    if not family_type(name).pretrained or (folder / "transformer").is_dir():
+        raise InputError(
+            f"base: {base!r} came, but {folder} has all weights of its own transformer, which its network was "
+            f"trained with; give {folder} itself as base"
+        )
+    section = replace(getattr(config.family, name), pretrained=base, revision="")
+    return replace(config.family, **{name: section})

@@ -185,6 +185,10 @@ class CogVideoXFamily(CogVideoXEncoders):
         """The transformer's."""
         return next(self.transformer.parameters()).device
 
+    def components(self) -> dict[str, nn.Module]:
+        """As the published pipeline names them."""
+        return {"vae": self.codec.on(self.device), "text_encoder": self.text_encoder.on(self.device)}
+
     def save_frozen(self, folder: Path) -> None:
         """Writes no weights: which published model it goes with."""
         self.source.note(folder)

@@ -205,6 +205,9 @@ class Family(Frozen, Protocol):
         """The frozen parts alone, of the family that ``load`` would give for ``folder``; None: of a pretrained one,
         from where it comes."""
 
+    def components(self) -> dict[str, nn.Module]:
+        """The frozen modules and, of two experts, the other one, by diffusers' names; loaded by this."""
+
     def save_frozen(self, folder: Path) -> None:
         """Writes what is neither transformer nor identity and cannot be had elsewhere."""
 

@@ -124,10 +124,11 @@ class Frozen(Generic[T]):
         return self._module is not None
 
     def on(self, device: torch.device) -> T:
-        """The module on ``device``."""
+        """The module on ``device``; where accelerate offloads it (``enable_model_cpu_offload`` of diffusers), it
+        moves itself when it is called, and what called before moves away."""
         if self._module is None:
             self._module = self._load().requires_grad_(False).eval()
-        return self._module.to(device)
+        return self._module if hasattr(self._module, "_hf_hook") else self._module.to(device)
 
 
 def find(layout: Layout, name: str, revision: str, noted: Path | None = None) -> Pretrained:

@@ -229,6 +229,10 @@ class TinyFamily(TinyFrozen):
         assert folder is not None, "the tiny family's codec is fitted per run"
         return TinyFrozen(PatchPCA(**load_file(folder / "autoencoder.safetensors")), config.tiny)
 
+    def components(self) -> dict[str, nn.Module]:
+        """None: the codec is a matrix, which moves to its input."""
+        return {}
+
     def save_frozen(self, folder: Path) -> None:
         """Writes ``autoencoder.safetensors``."""
         save_file(self.codec.state_dict(), folder / "autoencoder.safetensors")

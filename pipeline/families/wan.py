@@ -217,6 +217,15 @@ class WanFamily(WanEncoders):
         """The transformer's."""
         return next(self.transformer.parameters()).device
 
+    def components(self) -> dict[str, nn.Module]:
+        """As the published pipeline names them."""
+        held: dict[str, Frozen[Any]] = {"vae": self.parts.codec, "text_encoder": self.parts.text_encoder}
+        if self.kind.clip:
+            held["image_encoder"] = self.parts.image_encoder
+        if self.kind.other:
+            held["transformer_2"] = self._other
+        return {name: part.on(self.device) for name, part in held.items()}
+
     def save_frozen(self, folder: Path) -> None:
         """Notes the hub's commit; the parts themselves are published."""
         self._source.note(folder)

@@ -105,7 +105,7 @@ class WanFrozen:
         mask = tokens.attention_mask.to(device)
         encoder = self.text_encoder.on(device)
         text: torch.Tensor = encoder(tokens.input_ids.to(device), mask).last_hidden_state.float()
-        return torch.where(mask[..., None] > 0, text, 0.0)  # padding stands at the end
+        return torch.where(mask.to(text.device)[..., None] > 0, text, 0.0)  # padding stands at the end
 
 
 def _statistics(codec: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,10 +1,10 @@
 """Locked characters: their tokens stay bit for bit what they were, and training teaches the network to read them.
 
 Tokens are what the reference encoder makes, so that training it moves everybody in the bank. Those of a locked
-character are taken from the bank of the run that this one starts from, in every pass, in place of the encoder's; what
-is trained (attention, slots, transformer, encoder for the others) learns around them. A lock lasts: whoever is locked
-in that bank stays so, until ``castbank bank merge --network`` makes all tokens anew. The idea of a reference that
-stays fixed is that of Gen-4.5 as it is described; the mechanism is ours.
+character are taken from the bank of the run that this one starts from, in every pass, in place of the encoder's;
+what is trained (attention, slots, transformer, encoder for the others) learns around them. A lock lasts: whoever
+is locked in that bank stays so, until ``castbank bank merge --network`` makes all tokens anew. The idea of a
+reference that stays fixed is that of Gen-4.5 as it is described; the mechanism is ours.
 """
 
 from __future__ import annotations

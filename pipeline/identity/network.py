@@ -80,6 +80,16 @@ class IdentityNetwork(nn.Module):
             at_entrance = EntranceHook(self.low_frequency, self.slot, entrance.joint)
             entrance.module.register_forward_hook(at_entrance)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights, as modules of diffusers say it."""
+        return self.slots.separator.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of its weights, as modules of diffusers say it."""
+        return self.slots.separator.device
+
     def context(
         self,
         tokens: torch.Tensor,

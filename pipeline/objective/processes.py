@@ -6,6 +6,7 @@ means is the process's own; nothing else knows more than that.
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -36,6 +37,9 @@ class Process(Protocol):
 
     def level_of(self, timestep: torch.Tensor) -> torch.Tensor:
         """The noise level of one of that scheduler's time steps, f32[]."""
+
+    def samples_by(self, scheduler: Any) -> bool:
+        """Whether another scheduler of diffusers, as it is configured, reads this process's velocities as such."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,12 @@ class Flow:
         """Its time steps are 1000·σ."""
         return timestep / 1000
 
+    def samples_by(self, scheduler: Any) -> bool:
+        """Those made for flows, and solvers of ODEs told so (``prediction_type``, ``use_flow_sigmas``)."""
+        said = scheduler.config
+        told = said.get("prediction_type") == "flow_prediction" and bool(said.get("use_flow_sigmas"))
+        return told or type(scheduler).__name__.startswith("FlowMatch")
+
 
 @dataclass(frozen=True, eq=False)
 class VPrediction:
@@ -135,6 +145,17 @@ class VPrediction:
     def level_of(self, timestep: torch.Tensor) -> torch.Tensor:
         """The middle of the levels that mean this time step."""
         return (timestep + 0.5) / len(self.alphas)
+
+    def samples_by(self, scheduler: Any) -> bool:
+        """Those told of v-prediction that take unit noise and a step's sample alone (CogVideoX's DPM solver takes
+        the guess before it too)."""
+        takes = list(inspect.signature(scheduler.step).parameters)[:3] == [
+            "model_output",
+            "timestep",
+            "sample",
+        ]
+        unit = abs(float(scheduler.init_noise_sigma) - 1) < 1e-6
+        return bool(scheduler.config.get("prediction_type") == "v_prediction") and takes and unit
 
     def _scales(self, level: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         alpha = self.alphas.to(level.device)[self.timesteps(level)]

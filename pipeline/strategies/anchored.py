@@ -26,7 +26,7 @@ class Anchored:
         outline = studio.model.family.outline
         if not (outline.anchors or outline.pictured):
             raise InputError(
-                f"strategy anchored: this {studio.model.config.family.name} model is given text alone; tiny, Wan 2.2 "
+                f"strategy anchored: this {studio.model.config.family.name} model is given text alone; tiny, Wan "
                 "TI2V and image-to-video models take a first frame; leave anchored out of strategy.name"
             )
         REWRITERS[config.strategy.rewriter](config.strategy, studio.key)

@@ -23,9 +23,9 @@ class Bank:
 
 
 class TwoPaths(Bank):
-    """``Strategy``: ConsisID's (arXiv 2411.17440, section 3.2) two frequency paths: the low one, a picture and drawn
-    landmarks of each character beside the noisy latents, and the high one in attention, which here is ours. Training
-    takes them coarse to fine by model.schedule."""
+    """``Strategy``: ConsisID's two frequency paths (arXiv 2411.17440, section 3.2): the low one, a picture and
+    drawn landmarks of each character beside the noisy latents, and the high one in attention, which here is ours.
+    Training takes them coarse to fine by model.schedule."""
 
     def check(self, studio: Studio, scene: Scene, config: GenerateConfig) -> None:
         """Raise InputError for a model without the low path, or a scene without cast."""
@@ -36,15 +36,13 @@ class TwoPaths(Bank):
                 "model.schedule.fade_in=0.2, or take strategy.name=bank"
             )
         if scene.pictures is None:
-            raise InputError(
-                "strategy two-paths: it reads a picture of each character; name them with --cast"
-            )
+            raise InputError("strategy two-paths: it reads a picture of each; name characters with --cast")
 
 
 class Lock(Bank):
-    """``Strategy``: characters whose tokens stay as they are whatever else is trained: model.adapter.lock keeps them
-    bit for bit and trains attention to read them, as the references of Gen-4.5 are described to stay. The lock is
-    kept in the bank; see ``identity.lock``."""
+    """``Strategy``: characters whose tokens stay as they are whatever else is trained: model.adapter.lock keeps
+    them bit for bit and trains attention to read them, as the references of Gen-4.5 are described to stay. The
+    lock is kept in the bank; see ``identity.lock``."""
 
     def check(self, studio: Studio, scene: Scene, config: GenerateConfig) -> None:
         """Raise InputError for a cast that is not locked, or none."""
@@ -52,8 +50,8 @@ class Lock(Bank):
             raise InputError("strategy lock: tokens are locked in a bank; name characters of one with --cast")
         if scene.unlocked:
             raise InputError(
-                f"strategy lock: the tokens of {', '.join(scene.unlocked)} are not locked; train from this run with "
-                f"base=EXPORT model.adapter.lock=[{','.join(scene.unlocked)}], or take strategy.name=bank"
+                f"strategy lock: the tokens of {', '.join(scene.unlocked)} are not locked; train from this run "
+                f"with base=EXPORT model.adapter.lock=[{','.join(scene.unlocked)}], or take strategy.name=bank"
             )
 
 

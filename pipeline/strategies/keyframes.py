@@ -1,14 +1,15 @@
 """Keyframes first, as one short video with the cast, then the frames between each two of them.
 
-So is Veo 3 described; nothing of it is published. Ours: the keyframes are drawn at once, so that they agree with each
-other, as a video in which each latent frame is a keyframe; between two of them the first and the last latent frame
-are given clean (noise level 0), the last as that of a video which stands still there, since a causal codec's last
-latent frame holds several frames.
+So is Veo 3 described; nothing of it is published. Ours: the keyframes are drawn at once, so that they agree with
+each other, as a video in which each latent frame is a keyframe; between two of them the first and the last latent
+frame are given clean (noise level 0), the last as that of a video which stands still there, since a causal
+codec's last latent frame holds several frames.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class Keyframes:
             pictures = draw(*_sparse(scene, config, len(found), grid.frames))[:: grid.frames]
             studio.pictures.update((f"keyframe-{place}", p) for place, p in zip(found, pictures, strict=True))
             parts = []
-            for i, (first, last) in enumerate(zip(found, found[1:], strict=False)):
+            for i, (first, last) in enumerate(pairwise(found)):
                 seen = part_of(scene, first, last + 1)
                 seen = replace(seen, anchor=pictures[i], ending=pictures[i + 1])
                 own = replace(config, num_frames=last + 1 - first, seed=seed_of(config, i + 1))

@@ -6,10 +6,13 @@ Nothing heavy is imported here, so that ``--help`` can say all of it.
 from __future__ import annotations
 
 import difflib
+import textwrap
 from dataclasses import dataclass
 from typing import Literal
 
 from data_prep.records import InputError
+
+TEXT_WIDTH = 118  # of help
 
 Layer = Literal["first frame", "time", "attention", "tokens", "identity"]
 LAYERS: tuple[Layer, ...] = (
@@ -111,9 +114,10 @@ def parse(name: str) -> tuple[str, ...]:
 
 
 def describe() -> str:
-    """One paragraph per strategy, for help."""
+    """A paragraph of lines for each strategy, for help."""
     lines = []
     for name, about in ABOUT.items():
-        lines.append(f"  {name:<10}{about.what}")
-        lines.append(f"  {'':<10}like {about.modelled_on}; needs {about.needs}; steps: {about.cost}")
+        origin = about.modelled_on if about.modelled_on == "ours" else f"like {about.modelled_on}"
+        said = f"{about.what} ({origin}); needs {about.needs}; steps: {about.cost}"
+        lines += textwrap.wrap(said, TEXT_WIDTH, initial_indent=f"  {name:<10}", subsequent_indent=" " * 12)
     return "\n".join(lines)

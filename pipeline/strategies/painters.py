@@ -36,8 +36,9 @@ class Collage:
 
         if scene.faces is None:
             raise InputError(
-                "strategy.painter=collage: there is no picture of the cast; name characters with --cast from a bank "
-                "that keeps pictures (one of an earlier version does not), give --anchor, or strategy.painter=diffusers"
+                "strategy.painter=collage: there is no picture of the cast; name characters with --cast, of a "
+                "bank that keeps pictures (one of an earlier version does not), give --anchor, or take "
+                "strategy.painter=diffusers"
             )
         canvas = self._ground(config)
         for (x1, y1, x2, y2), face in zip(_places(scene, config), scene.faces, strict=True):
@@ -90,9 +91,9 @@ class TextToImage:
         dtype = torch.bfloat16 if cuda else torch.float32
         try:
             try:
-                pipeline: Any = AutoPipelineForText2Image.from_pretrained(self.name, torch_dtype=dtype)
+                pipeline: Any = AutoPipelineForText2Image.from_pretrained(self.name, dtype=dtype)
             except ValueError:  # a class that diffusers does not list there
-                pipeline = DiffusionPipeline.from_pretrained(self.name, torch_dtype=dtype)
+                pipeline = DiffusionPipeline.from_pretrained(self.name, dtype=dtype)
         except (OSError, ValueError) as error:
             raise InputError(
                 f"strategy.painter_model={self.name}: {str(error).splitlines()[0]}; give the hub id or folder of a "

@@ -18,9 +18,9 @@ from pipeline.config import StrategyConfig
 Rewriter = Callable[[str], str]
 """A prompt of a video to the caption of its first frame."""
 
-INSTRUCTION = """You turn the prompt of a video into the caption of its first frame, a still picture.
-Keep who is there, how each looks, where each is, the place, the light and the style. Describe the state in which the
-action begins; leave out what happens later, and movements of the camera. Keep names and tokens such as <person-1>.
+INSTRUCTION = """You turn the prompt of a video into the caption of its first frame, a still picture. Keep who is
+there, how each looks, where each is, the place, the light and the style. Describe the state in which the action
+begins; leave out what happens later, and movements of the camera. Keep names and tokens such as <person-1>.
 Answer with the caption alone, in one paragraph of at most 80 words."""
 
 LATER = re.compile(
@@ -44,8 +44,8 @@ TIMEOUT_S, ATTEMPTS, WAIT_S = 120.0, 3, 1.0  # of one request; how often it is m
 
 
 def by_rules(prompt: str) -> str:
-    """The embedded rewriter, ours, deterministic: sentences of later events and of the camera are dropped, and so is
-    the part of a sentence that comes after another (``then``, ``before``, ``until`` ...) and words of pace."""
+    """The embedded rewriter, ours, deterministic: sentences of later events and of the camera are dropped, and so
+    is the part of a sentence that comes after another (``then``, ``before``, ``until`` ...) and words of pace."""
     kept = []
     for sentence in re.split(r"(?<=[.!?])\s+", prompt.strip()):
         if NEXT.search(sentence) or CAMERA.search(sentence):
@@ -73,8 +73,8 @@ class TextModel:
             model: Any = AutoModelForCausalLM.from_pretrained(self.name, dtype="auto").to(device).eval()
         except (OSError, ValueError) as error:
             raise InputError(
-                f"strategy.rewriter_model={self.name}: {str(error).splitlines()[0]}; give the hub id or folder of a "
-                "text model, or strategy.rewriter=rules"
+                f"strategy.rewriter_model={self.name}: {str(error).splitlines()[0]}; give the hub id or folder of "
+                "a text model, or strategy.rewriter=rules"
             ) from error
         asked = _asked(tokenizer, prompt).to(device)
         with torch.no_grad():
@@ -115,8 +115,8 @@ class Endpoint:
             except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
                 problem = f"{type(error).__name__}: {error}"
         raise InputError(
-            f"strategy.rewriter_url={self.url}: {problem}; check strategy.rewriter_model, strategy.rewriter_key and "
-            "the endpoint, or take strategy.rewriter=rules"
+            f"strategy.rewriter_url={self.url}: {problem}; check strategy.rewriter_model, strategy.rewriter_key "
+            "and the endpoint, or take strategy.rewriter=rules"
         )
 
     def _post(self, prompt: str) -> Any:

@@ -1,10 +1,10 @@
 """Face-aware attention along tracked regions: what lies on a face reads that face in the other frames first.
 
-Kling 1.6 is described so; nothing of it is published. Ours: each visual token belongs to the face region that covers
-most of it, or to none. In every self-attention the scores of a region's tokens against all tokens outside it lose
-``strategy.bias`` (at infinity they are out of reach); tokens of no region read as they always do. Regions are a
-layout over time, or where a first look, the same video in few steps, shows faces, followed by the overlap of their
-boxes from frame to frame. It keeps one mask of L x L numbers for L visual tokens.
+Kling 1.6 is described so; nothing of it is published. Ours: each visual token belongs to the face region that
+covers most of it, or to none. In every self-attention the scores of a region's tokens against all tokens outside
+it lose ``strategy.bias`` (at infinity they are out of reach); tokens of no region read as they always do. Regions
+are a layout over time, or where a first look, the same video in few steps, shows faces, followed by the overlap
+of their boxes from frame to frame. It keeps one mask of L x L numbers for L visual tokens.
 """
 
 from __future__ import annotations

@@ -128,10 +128,10 @@ def test_sampling_is_told_of_each_step_and_may_be_changed_or_stopped(
     model, scene = new_model(), Scene("Anna", tokens)
     seen: list[torch.Tensor] = []
 
-    def watched(step: int, timestep: torch.Tensor, latents: torch.Tensor) -> torch.Tensor | None:
+    def watched(step: int, timestep: torch.Tensor, latents: torch.Tensor) -> tuple[torch.Tensor, bool]:
         assert step == len(seen) and 0 < timestep <= 1000
         seen.append(latents)
-        return latents if step < 1 else None
+        return latents, step < 1
 
     noise = generate.noise_of(model, CONFIG)
     stopped = generate.sample(model, scene, CONFIG, how=Sampling(noise=noise, step_end=watched))

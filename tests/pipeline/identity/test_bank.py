@@ -118,9 +118,9 @@ def test_damage_is_named(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(InputError, match="missing"):
         IdentityBank.load(tmp_path)
-    manifest = json.loads((tmp_path / "manifest.json").read_text()) | {"schema": 4}
+    manifest = json.loads((tmp_path / "manifest.json").read_text()) | {"schema": 5}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="schema 4"):
+    with pytest.raises(InputError, match="schema 5"):
         IdentityBank.load(tmp_path)
 
 

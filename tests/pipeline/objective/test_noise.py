@@ -62,6 +62,27 @@ def test_an_anchor_is_a_first_frame_without_noise() -> None:
     torch.testing.assert_close(levels, torch.tensor([[0.0, 0.3, 0.3], [0.8, 0.8, 0.8]]))
 
 
+def test_what_is_given_is_drawn_evenly_and_never_all() -> None:
+    positions = torch.arange(300)
+    config = NoiseConfig(anchor=1.0, given=("first", "history", "ends"))
+    rows = noise.given_frames(config, 3, positions, 5)
+    assert rows[:, 0].all() and not rows.all(1).any()
+    assert torch.equal(rows, noise.given_frames(config, 3, positions, 5))
+    halves = torch.cat([noise.given_frames(config, 3, some, 5) for some in positions.split(170)])
+    assert torch.equal(rows, halves)  # however samples are batched
+    ends = rows[:, -1]
+    assert 70 < ends.sum() < 130 and not rows[ends, 1:-1].any()
+    history = rows[~ends].sum(1)
+    assert torch.equal(
+        rows[~ends], torch.arange(5) < history[:, None]
+    )  # frames from the first on, without a gap
+    assert set(history.tolist()) == {1, 2, 3, 4}
+    plain = noise.given_frames(NoiseConfig(), 3, positions, 5)
+    assert plain.sum() == 300
+    short = noise.given_frames(config, 3, positions, 2)
+    assert torch.equal(short, torch.tensor([[True, False]]).expand(300, 2))
+
+
 def test_always_cross_face_shows_outside_references_only(make_batch: MakeBatch) -> None:
     batch = make_batch()
     chosen = noise.choose_references(NoiseConfig(cross_face=1.0), 0, batch)
