@@ -64,7 +64,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--both-experts", action="store_true", help="of Wan 2.2 A14B in one run, not one")
     parser.add_argument(
-        "--utilisation", type=float, default=0.35, metavar="SHARE", help="of a GPU's peak, for hours (default 0.35)"
+        "--utilisation",
+        type=float,
+        default=0.35,
+        metavar="SHARE",
+        help="of a GPU's peak, for hours (default 0.35)",
     )
     parser.add_argument("--json", action="store_true", help="the plan as JSON, in bytes")
     knobs.add_arguments(parser, TrainConfig, EXAMPLE)

@@ -8,8 +8,6 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.judging.intervals import Interval
-
 from data_prep.records import F64
 from jobs.proving.casting import HELD_OUT_PAIRS, PEOPLE
 from jobs.proving.config import ProofConfig
@@ -17,6 +15,7 @@ from jobs.proving.drawing import PACKS
 from jobs.proving.results import GROUPS, RowResult, goals, scenes_of
 from jobs.proving.scoring import MISSING, Figures, confusion
 from jobs.proving.training import Places
+from pipeline.judging.intervals import Interval
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1c2026;max-width:1280px;margin:2rem auto;padding:0 1rem}
@@ -74,7 +73,7 @@ def _setting(config: ProofConfig) -> str:
     return (
         f"{len(PEOPLE)} people and one more by LoRA; never together in training: {held_out}. Base "
         f"{config.base_steps} steps without identity, then {config.steps} steps a row from it; {config.seeds} "
-        f"seeds a prompt, the same first noises in every row; {config.sampler_steps} steps a video. Right by chance: "
+        f"seeds a prompt, first noises alike in every row; {config.sampler_steps} steps a video. Right by chance: "
         f"1 of {len(PEOPLE)}, {1 / len(PEOPLE):.1%}."
     )
 

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from pipeline.judging.intervals import Interval, interval
 
 from data_prep.records import F64, U8
 from jobs.proving.casting import Asked
 from pipeline.judging.evaluate import Scores, judge
 from pipeline.judging.galleries import Gallery
+from pipeline.judging.intervals import Interval, interval
 from pipeline.judging.sight import SeenFrame
 
 MISSING = "nobody"

@@ -15,7 +15,9 @@ from pipeline.memory.plan import Training
 from pipeline.memory.weights import Architecture, Weight, identity
 
 PEAK = {"A100": 312e12, "H100": 989e12}  # dense bf16 operations a second, by NVIDIA's data sheets
-UTILISATION = 0.35  # of that, in training; 0.3 to 0.45 is what published trainings of large transformers reach
+UTILISATION = (
+    0.35  # of that, in training; 0.3 to 0.45 is what published trainings of large transformers reach
+)
 
 
 @dataclass(frozen=True)
