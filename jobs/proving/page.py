@@ -73,7 +73,7 @@ def _setting(config: ProofConfig) -> str:
     return (
         f"{len(PEOPLE)} people and one more by LoRA; never together in training: {held_out}. Base "
         f"{config.base_steps} steps without identity, then {config.steps} steps a row from it; {config.seeds} "
-        f"seeds a prompt, first noises alike in every row; {config.sampler_steps} steps a video. Right by chance: "
+        f"seeds a prompt, the same noises in all rows; {config.sampler_steps} steps a video. Right by chance: "
         f"1 of {len(PEOPLE)}, {1 / len(PEOPLE):.1%}."
     )
 

@@ -61,11 +61,18 @@ ROWS = (
     ),
     Row(
         "anchored",
-        "a drawn first frame, FVG's (e), and the bank",
+        "a collage as first frame, places given, FVG's (e), and the bank",
         ("model.noise.anchor=0.5",),
         draw=("strategy.name=anchored+bank",),
+        layout=True,
     ),
-    Row("anchor-alone", "the same without the bank", of="anchored", draw=("strategy.name=anchored",)),
+    Row(
+        "anchor-alone",
+        "the same without the bank",
+        of="anchored",
+        draw=("strategy.name=anchored",),
+        layout=True,
+    ),
     Row("tracked", "attention along tracked faces (d)", of=FULL, draw=("strategy.name=tracked+bank",)),
     Row(
         "context",
