@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations, product
 
-from data_prep.captions import identity_sentences, training_caption
+from data_prep.selection.captions import identity_sentences, training_caption
 from data_prep.records import Captions
 
 PLACES = {2: ("left", "right"), 3: ("left", "middle", "right")}
