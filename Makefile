@@ -1,4 +1,4 @@
-# castbank: `make demo` shows it, `make test` checks it; both set up all they need and may be run again.
+# castbank: `make demo` shows it, `make proof` proves it small, `make test` checks it; all set up all they need and may be run again.
 # Another python: make PYTHON=/usr/bin/python3.12. Which torch build: README, Installation.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -6,9 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
+SHELL := /bin/bash
 WORKERS ?= 2
 
-.PHONY: help env demo test lint bench prove clean
+.PHONY: help env demo proof test lint bench prove clean
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 10
 
@@ -22,6 +23,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: env  ## real footage to shards to a trained identity bank, in ./demo
 	$(BIN)/castbank demo --output demo
+
+proof: env  ## who is who, with and without each part of the bank, in ./proof; log beside it
+	mkdir -p proof && set -o pipefail && $(BIN)/castbank proof --output proof 2>&1 | tee -a proof/log.txt
 
 lint: env  ## style and types
 	$(BIN)/ruff format --check pipeline jobs data_prep cluster tests
@@ -41,4 +45,4 @@ bench: env  ## speed and memory, as ratios taken in one run
 	$(BIN)/python -m pytest -m bench -s
 
 clean:  ## remove the environment and the demo; the face packs and footage in CASTBANK_HOME stay
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo proof .pytest_cache .mypy_cache .ruff_cache

@@ -42,6 +42,7 @@ VERBS = {  # name: what --help says; the module of the same name in jobs/ is imp
     "requeue": "let a job that has ended go on",
     "dashboard": "show every run in the browser: an MLflow server",
     "demo": "all of the above on real footage, on this machine, in minutes",
+    "proof": "who is who, with and without each part: a tiny model trained from nothing, judged by faces",
     "doctor": "check this machine, or the cluster that jobs are to run on",
     "faces": "install face packs; draw what they see in a picture",
 }

@@ -20,7 +20,7 @@ RANKED = ("train",)  # verbs that run as several processes with a rendezvous
 BY_REFERENCE = (
     "it would be written into the job's files; take it out and give it as secrets.VARIABLE=file:PATH"
 )
-NOT_AS_JOBS = ("submit", "jobs", "status", "logs", "cancel", "requeue", "dashboard", "demo")
+NOT_AS_JOBS = ("submit", "jobs", "status", "logs", "cancel", "requeue", "dashboard", "demo", "proof")
 
 
 @dataclass(frozen=True)

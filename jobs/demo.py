@@ -105,8 +105,8 @@ def run(args: argparse.Namespace) -> int:
 class Steps:
     """Runs castbank commands one after the other as local jobs, and shows what they print."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, of: str = "demo") -> None:
+        self._folder, self._of = folder, of
 
     def __call__(self, name: str, *arguments: str | Path) -> None:
         """Run ``castbank ARGUMENTS``.
@@ -125,7 +125,7 @@ class Steps:
         place = JobFolder(spec.folder)
         if self._live(spec):
             raise InputError(
-                f"--output: the {name} of an earlier demo still runs there (see {spec.folder}); wait for it"
+                f"--output: the {name} of an earlier {self._of} still runs there (see {spec.folder}); wait for it"
             )
         for log in (place.log, place.rank_log(0)):
             log.unlink(missing_ok=True)  # of an earlier demo
@@ -147,8 +147,8 @@ class Steps:
     def spec(self, name: str, words: tuple[str, ...]) -> JobSpec:
         """A step as a job of this machine; with the code that runs, as everything here happens at once."""
         return JobSpec(
-            id=f"demo-{name}-{os.getpid()}",
-            name=f"demo-{name}",
+            id=f"{self._of}-{name}-{os.getpid()}",
+            name=f"{self._of}-{name}",
             place="local",
             command=(sys.executable, "-m", "jobs", *words),
             folder=(self._folder / name).resolve(),

@@ -157,7 +157,7 @@ def _decode(
 ) -> tuple[dict[str, float], bytes]:
     """One pass over a video: its figures and its strip."""
     from data_prep.decode import iter_frames
-    from data_prep.probe import UnusableError, probe
+    from data_prep.video.probe import UnusableError, probe
     from pipeline.judging.pages.strips import Strip
 
     try:

@@ -16,11 +16,14 @@ from pipeline.config import TinyConfig, TrainConfig
 
 if TYPE_CHECKING:
     from pipeline.families.published import Codec
+    from pipeline.memory.operations import Expected
     from pipeline.memory.plan import Plan, Suggestion, Training
     from pipeline.memory.weights import Architecture
 
 SUMMARY = """Plan the memory of castbank train on each GPU: weights, gradients, optimizer, activations, buffers;
-when most is held; which cards that fits, and the fewest GPUs and the lowest ZeRO stage that would fit each.
+when most is held; which cards that fits, and the fewest GPUs and the lowest ZeRO stage that would fit each. Of a
+configuration also what it costs: operations of all its steps, counted from shapes, and GPU-hours at a share of the
+cards' peak, which is assumed (--utilisation).
 
 It takes the configuration of castbank train (run= and data.shards= are not needed) and plans the model that it
 names. --model names another: a published one (--model list shows all), or a transformer's folder. Frames, size and
@@ -60,6 +63,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--uncached", action="store_true", help="codec and text encoder stay on the GPU beside training"
     )
     parser.add_argument("--both-experts", action="store_true", help="of Wan 2.2 A14B in one run, not one")
+    parser.add_argument(
+        "--utilisation",
+        type=float,
+        default=0.35,
+        metavar="SHARE",
+        help="of a GPU's peak, for hours (default 0.35)",
+    )
     parser.add_argument("--json", action="store_true", help="the plan as JSON, in bytes")
     knobs.add_arguments(parser, TrainConfig, EXAMPLE)
 
@@ -78,8 +88,34 @@ def run(args: argparse.Namespace) -> int:
     subject = _subject(args.model or _pretrained(config), config)
     training = _training(args, config, subject)
     made, others = plan(training), list(suggestions(training))
-    sys.stdout.write(_json(subject, made, others) if args.json else _table(subject, made, others))
+    cost = _cost(args, config, training)
+    sys.stdout.write(_json(subject, made, others, cost) if args.json else _table(subject, made, others))
+    if cost is not None and not args.json:
+        sys.stdout.write(_cost_line(cost, config, args))
     return 0
+
+
+def _cost(args: argparse.Namespace, config: TrainConfig, training: Training) -> Expected | None:
+    """What the configuration's steps take in all; None where no configuration says how many."""
+    from data_prep.records import InputError
+    from pipeline.memory.operations import expected
+
+    if not 0 < args.utilisation <= 1:
+        raise InputError(f"--utilisation {args.utilisation:g}: a share of a GPU's peak, above 0 and up to 1")
+    if not _given(args, "num_steps"):
+        return None
+    return expected(training, config.num_steps, config.batch_size, args.utilisation)
+
+
+def _cost_line(cost: Expected, config: TrainConfig, args: argparse.Namespace) -> str:
+    hours = ", ".join(
+        f"{spent:,.0f} {card}-hours ({spent / args.gpus:,.1f} h on {args.gpus})"
+        for card, spent in cost.gpu_hours.items()
+    )
+    return (
+        f"\n{config.num_steps} steps of {config.batch_size} samples, {cost.step / 1e12:,.0f} TFLOP a sample: "
+        f"{cost.total / 1e18:,.1f} EFLOP\n  at {args.utilisation:.0%} of the peak: {hours}\n"
+    )
 
 
 def _list() -> str:
@@ -285,7 +321,7 @@ def _would_fit(others: list[Suggestion]) -> Iterator[str]:
         )
 
 
-def _json(subject: Subject, made: Plan, others: list[Suggestion]) -> str:
+def _json(subject: Subject, made: Plan, others: list[Suggestion], cost: Expected | None) -> str:
     from pipeline.memory.plan import CARDS
 
     document: dict[str, Any] = {
@@ -299,6 +335,7 @@ def _json(subject: Subject, made: Plan, others: list[Suggestion]) -> str:
         "moments": dict(made.moments),
         "peak": made.peak,
         "host": made.host,
+        "cost": None if cost is None else asdict(cost),
         "fits_gb": [card for card in CARDS if made.fits(card)],
         "would_fit": [
             {

@@ -69,6 +69,10 @@ class IdentityConfig:
     num_heads: int = 4
     max_cast: int = 8  # slots with an embedding of their own
     every: int = 1  # identity attention in every k-th block (ConsisID: 2 of 42)
+    # how a visual token reads a cast. routed: the one character it is routed to; joint: all tokens of all
+    # characters at once, told apart by their slots alone; pooled: one mean of all characters. The last two are what
+    # routing is compared with (castbank proof)
+    binding: Literal["routed", "joint", "pooled"] = "routed"
     # a picture of each character and its drawn landmarks beside the noisy latents too (ConsisID's low-frequency
     # path; without landmarks it found a likeness of 0.64, with them 0.73); features and bank then keep the pictures
     low_frequency: bool = False

@@ -155,7 +155,8 @@ class CastPipeline(DiffusionPipeline):  # type: ignore[misc]
         return CastPipelineOutput(frames) if settings.get("return_dict", True) else (frames,)
 
     def _config(self, settings: Settings) -> GenerateConfig:
-        return replace(self.usual, **{NAMES[key]: value for key, value in settings.items() if key in NAMES})
+        given: dict[str, Any] = {NAMES[key]: value for key, value in settings.items() if key in NAMES}
+        return replace(self.usual, **given)
 
     def _scene(self, prompt: str, cast: Sequence[str], settings: Settings) -> Scene:
         loaded = LoadedRun(Path(), self.model, self.bank)

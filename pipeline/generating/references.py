@@ -84,7 +84,7 @@ def _face(picture: U8, said: str, spec: PackSpec) -> U8:
 
 def _entry(loaded: LoadedRun, name: str, crops: Sequence[U8], spec: PackSpec) -> BankEntry:
     """Of faces in an order of their own: by content, so that the order they came in does not matter."""
-    ordered = np.stack(sorted(crops, key=lambda crop: hashlib.sha256(crop.tobytes()).digest()))
+    ordered = np.stack(sorted(crops, key=lambda crop: hashlib.sha256(np.asarray(crop).tobytes()).digest()))
     embeddings, norms = embed_crops(spec.name, ordered)
     if norms.min() < spec.min_norm:
         raise InputError(

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.identity.routed_read import routed_read
@@ -26,8 +27,8 @@ class CastContext:
     tokens: f32[B,N,K,C], slot embedding added and the separator last; mask: bool[B,N] filled slots; strength:
     f32[B], 0 switches a sample's identity off; layout: f32[B,L,N+1] routes given by hand (column 0 nobody) or
     None, then the router decides; canvases: f32[B,C,2,h,w] latents of the cast's pictures and landmarks, times
-    their own strength, for the low-frequency path, or None. ``routing`` has the router logits f32[B,L,N+1] by
-    layer, after the pass.
+    their own strength, for the low-frequency path, or None; routed: False where every token reads the whole cast.
+    ``routing`` has the router logits f32[B,L,N+1] by layer, after the pass; none where nothing is routed.
     """
 
     tokens: torch.Tensor
@@ -35,6 +36,7 @@ class CastContext:
     strength: torch.Tensor
     layout: torch.Tensor | None = None
     canvases: torch.Tensor | None = None
+    routed: bool = True
     routing: dict[int, torch.Tensor] = field(default_factory=dict)
 
 
@@ -117,35 +119,46 @@ class FoldedQuery(nn.Module):
 
 
 class IdentityAttention(nn.Module):
-    """Routed cross-attention over the tokens of a cast, with an output projection that starts at zero."""
+    """Routed cross-attention over the tokens of a cast, with an output projection that starts at zero.
 
-    def __init__(self, width: int, token_width: int, num_heads: int) -> None:
+    Without a router it is the plain cross-attention that others add for a picture (Ye et al. 2023, arXiv
+    2308.06721): every token reads all characters at once.
+    """
+
+    def __init__(self, width: int, token_width: int, num_heads: int, routed: bool = True) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.norm = nn.LayerNorm(width)
         self.to_q = nn.Linear(width, width)
         self.to_k = nn.Linear(token_width, width)
         self.to_v = nn.Linear(token_width, width)
-        self.router_q = FoldedQuery(width)
-        self.router_k = nn.Linear(token_width, width)
-        self.nobody = nn.Parameter(torch.zeros(width))
+        if routed:
+            self.router_q = FoldedQuery(width)
+            self.router_k = nn.Linear(token_width, width)
+            self.nobody = nn.Parameter(torch.zeros(width))
         self.to_out = nn.Linear(width, width)
         nn.init.zeros_(self.to_out.weight)  # the base model's output, bit for bit, until trained
         nn.init.zeros_(self.to_out.bias)
 
-    def forward(self, hidden: torch.Tensor, context: CastContext) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden f32[B,L,W] → what to add, f32[B,L,W], and the router's logits f32[B,L,N+1], column 0 nobody.
+    def forward(self, hidden: torch.Tensor, context: CastContext) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Hidden f32[B,L,W] → what to add, f32[B,L,W], and the router's logits f32[B,L,N+1], column 0 nobody; None
+        without a router.
 
         Each head attends within one character at a time; the characters' answers are mixed by the route, so a
         token that is routed to one character cannot read another. Nobody answers with zero.
         """
         hidden = self.norm(hidden)
-        logits = self._route(hidden, context)
-        route = logits.softmax(-1) if context.layout is None else context.layout.to(logits.dtype)
         tokens = context.tokens.to(hidden.dtype).flatten(1, 2)
         q = self._heads(self.to_q(hidden))  # [B,h,L,d]
         k, v = self._heads(self.to_k(tokens)), self._heads(self.to_v(tokens))  # [B,h,N*K,d]
-        read = routed_read(q, k, v, route[..., 1:]).transpose(1, 2).flatten(2)
+        logits = self._route(hidden, context) if context.routed else None
+        if logits is None:
+            filled = context.mask.repeat_interleave(context.tokens.shape[2], 1)[:, None, None]  # [B,1,1,N*K]
+            read = scaled_dot_product_attention(q, k, v, attn_mask=filled)
+        else:
+            route = logits.softmax(-1) if context.layout is None else context.layout.to(logits.dtype)
+            read = routed_read(q, k, v, route[..., 1:])
+        read = read.transpose(1, 2).flatten(2)
         added: torch.Tensor = self.to_out(read)
         return added * context.strength.to(read).view(-1, 1, 1), logits
 

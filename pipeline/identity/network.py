@@ -66,7 +66,9 @@ class IdentityNetwork(nn.Module):
             attention, logits = None, LastLogits()
             if number % config.every == 0:
                 attention, logits = (
-                    IdentityAttention(width, config.width, num_heads_of(width, config.num_heads)),
+                    IdentityAttention(
+                        width, config.width, num_heads_of(width, config.num_heads), config.binding == "routed"
+                    ),
                     self.slot.new_layer(),
                 )
                 self.attentions.append(attention)
@@ -96,11 +98,23 @@ class IdentityNetwork(nn.Module):
         layout: torch.Tensor | None = None,
         canvases: torch.Tensor | None = None,
     ) -> CastContext:
-        """Tokens f32[B,N,K,C] and mask bool[B,N] of a cast, as ``CastContext`` describes; N at most max_cast."""
-        n, most = tokens.shape[1], self.config.max_cast
+        """Tokens f32[B,N,K,C] and mask bool[B,N] of a cast, as ``CastContext`` describes; N at most max_cast.
+
+        Raises InputError for more, and for a layout where nothing is routed.
+        """
+        n, most, binding = tokens.shape[1], self.config.max_cast, self.config.binding
         if n > most:
             raise InputError(f"cast: {n} characters, but identity.max_cast is {most}; name fewer")
-        return CastContext(self.slots(tokens), mask, strength, layout, canvases)
+        if layout is not None and binding != "routed":
+            raise InputError(
+                f"layout: this model's identity.binding is {binding}, which reads the whole cast everywhere; leave "
+                "the layout out, or take a model that is routed"
+            )
+        if binding == "pooled":
+            share = mask / mask.sum(1, keepdim=True).clamp(min=1)  # [B,N]
+            tokens = torch.einsum("bn,bnkc->bkc", share.to(tokens), tokens)[:, None]
+            mask = mask.any(1, keepdim=True)
+        return CastContext(self.slots(tokens), mask, strength, layout, canvases, binding == "routed")
 
     def forward(self, references: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """References f32[B,N,R,D], mask bool[B,N,R] → tokens f32[B,N,K,C] of each character, without a slot."""

@@ -134,12 +134,14 @@ def identity(config: IdentityConfig, width: int, sites: int, cells: int = 0) -> 
         Weight("slots", (config.max_cast, inner)),
         Weight("separator", (inner,)),
         *norm("attentions.norm", width, attentions),
-        Weight("attentions.nobody", (width,), attentions),
     ]
-    for name in ("to_q", "router_q", "to_out"):
+    routed = config.binding == "routed"
+    for name in ("to_q", "to_out", *["router_q"] * routed):
         parts.extend(linear(f"attentions.{name}", width, width, attentions))
-    for name in ("to_k", "to_v", "router_k"):
+    for name in ("to_k", "to_v", *["router_k"] * routed):
         parts.extend(linear(f"attentions.{name}", inner, width, attentions))
+    if routed:
+        parts.append(Weight("attentions.nobody", (width,), attentions))
     if config.low_frequency:
         parts.append(Weight("low_frequency.embed", (width, cells)))
     return tuple(parts)

@@ -153,7 +153,7 @@ def _scripted(where: str) -> tuple[Any, dict[str, bool]]:
     if not Path(where).is_file():
         raise InputError(f"network 'torchscript:{where}': no such file; download it first, and give its path")
     try:
-        network = torch.jit.load(where, map_location=place()).eval()
+        network: Any = torch.jit.load(where, map_location=place()).eval()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise InputError(
             f"network 'torchscript:{where}': is no TorchScript ({_first_line(error)})"
