@@ -69,7 +69,16 @@ def test_banks_of_two_networks_become_one_with_tokens_made_anew(
     assert main([*merge, "--network", str(runs / "first")]) == 0
     made, encoder = IdentityBank.load(runs / "cast"), models.load(runs / "first" / "export").identity.encoder
     assert torch.equal(made.entry("carl").tokens, tokens_of(encoder, made.entry("carl").references))
-    draw = ["num_frames=3", "height_px=32", "width_px=48", "steps=1", "--prompt", "x", "--cast", "carl,anna"]
+    draw = [
+        "num_frames=3",
+        "height_px=32",
+        "width_px=48",
+        "steps=1",
+        "--prompt",
+        "carl, anna",
+        "--cast",
+        "carl,anna",
+    ]
     draw += ["--output", str(runs / "out.mp4"), "--bank"]
     assert main(["generate", str(runs / "first"), *draw, str(runs / "cast")]) == 0
     capsys.readouterr()

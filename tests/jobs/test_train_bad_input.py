@@ -52,7 +52,7 @@ def unreferenced(members: dict[str, bytes]) -> dict[str, bytes]:
 
 EMPTY = np.zeros((NUM_FRAMES * HEIGHT, WIDTH), np.uint8)
 SAMPLES: dict[str, tuple[Change, str]] = {
-    "another schema": (noted(schema=2), "schema 2, this castbank reads 1"),
+    "another schema": (noted(schema=99), "schema 99, this castbank reads 1 and 2"),
     "no references": (unreferenced, "no reference; at least one from outside the window is needed"),
     "label map of another size": (
         labelled(EMPTY[: NUM_FRAMES * HEIGHT // 2]),

@@ -65,7 +65,7 @@ def test_it_trains_goes_on_exactly_and_generates(place: Workplace) -> None:
     assert (export / "lora").is_dir() and not (export / "transformer").exists()
     output = place.root / "out.mp4"
     size = [f"num_frames={NUM_FRAMES}", f"height_px={HEIGHT}", f"width_px={WIDTH}", "steps=3", "guidance=6"]
-    who = ["--prompt", "discs drift", "--cast", "c01,c02", "--output", str(output)]
+    who = ["--prompt", "c01 and c02 drift", "--cast", "c01,c02", "--output", str(output)]
     assert main(["generate", str(place.folder("whole")), *size, *who]) == 0
     assert output.stat().st_size > 0
 
