@@ -58,7 +58,7 @@ def test_the_bank_keeps_pictures_and_draws_with_them(trained: Workplace, tmp_pat
         "width_px=48",
         "steps=2",
         "--prompt",
-        "discs",
+        "c01 and c02",
         "--cast",
         "c02,c01",
     ]

@@ -41,7 +41,7 @@ def test_a_prompt_says_who_is_in_which_slot(episode: Episode) -> None:
     assert second.cast == ("ben", "anna") and second.plays == ("Ben", "Nora")
     assert second.prompt == (
         "<person-1> is Ben: Young man in a blue coat. <person-2> is Nora: Woman with a grey plait. "
-        "The Ferry: Deck of a small ferry. Ben <person-1> turns to Nora <person-2>; Nora nods."
+        "Ben <person-1> turns to Nora <person-2>; Nora nods. The Ferry: Deck of a small ferry."
     )
     by_hand = planned(episode, {"Nora": "anna"}).shots[1].prompt
     assert by_hand.startswith(
