@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from data_prep.faces.analyser import analyser_for
-from data_prep.faces.geometry import aligned_crop, crop_matrix
 from data_prep.faces.landmarks import find_mesh, five_points
 from data_prep.records import InputError
 from tests.pipeline.real_faces import read_scene
@@ -22,9 +20,9 @@ def test_points_of_crops_are_those_of_the_photograph(footage: Path, face_home: P
         frame = read_scene(footage, clip, (0,)).frames[0]
         for face in analyser.detect(frame):
             if face.score >= 0.8:
-                five = analyser._shape(frame, face)[1]
-                crops.append(aligned_crop(frame, five))
-                expected.append(cv2.transform(five[None], crop_matrix(five))[0])
+                measured = analyser.measure(frame, face)
+                crops.append(measured.crop)
+                expected.append(measured.landmarks_px)
     assert len(crops) >= 4
     found = five_points("embedded", np.stack(crops), face_home)
     apart = np.linalg.norm(found - np.stack(expected), axis=-1)  # px of 112
