@@ -168,7 +168,7 @@ def as_json(config: ProofConfig, results: Sequence[RowResult], everybody: Sequen
 
 
 def goals(results: Sequence[RowResult], everybody: Sequence[str]) -> Iterator[str]:
-    """Each goal of the issue, whether it was met, and the number; for the rows that there are."""
+    """Each goal, whether it was met, and the number; for the rows that there are."""
     by_name = {found.row.name: found for found in results}
     if FULL in by_name:
         found = by_name[FULL].figures("pairs", PACKS[0], everybody)
