@@ -38,8 +38,8 @@ def quiet_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def without_ledgers(files: dict[str, str]) -> dict[str, str]:
-    """All but the manifest's fingerprint of its inputs: the clips' files differ by what they are told to note."""
-    return {name: sha for name, sha in files.items() if name != "manifest.json"}
+    """All but what says which files it was made from: the clips' files differ by what they are told to note."""
+    return {name: sha for name, sha in files.items() if name not in ("manifest.json", "lineage.jsonl")}
 
 
 def finish(process: subprocess.Popen[str]) -> None:
