@@ -110,11 +110,8 @@ def test_a_killed_part_loses_its_current_clip_and_goes_on(tmp_path: Path) -> Non
     process.send_signal(signal.SIGKILL)
     process.communicate()
     kept = analyses(output)
-    assert kept.keys() <= {
-        "clip0",
-        "clip4",
-        "clip6",
-    }  # all, where clip2 is last: the order is one of contents
+    # all of these, where clip2 is last: the order is one of contents
+    assert kept.keys() <= {"clip0", "clip4", "clip6"}
     gate.keep_open()
     done = prepare_part(config_for(corpus, output), Part(1, 2), quiet, analyse_one=paint)
     assert (done.num_clips, done.num_own, done.num_before, done.failed) == (7, 4, len(kept), ())
