@@ -37,13 +37,14 @@ class SeenFace:
 class MeasuredFace:
     """What one look at a face yields. outline_px: f32[36,2] closed, clockwise from the forehead; pose: which way it
     looks; crop: u8[112,112,3] RGB, aligned; landmarks_px: f32[5,2], the points it is aligned by, in its pixels;
-    sharpness: variance of its Laplacian."""
+    sharpness: variance of its Laplacian; mesh_px: f32[468,2] of the picture, None where the pack has no mesh."""
 
     outline_px: F32
     pose: Pose
     crop: U8
     landmarks_px: F32
     sharpness: float
+    mesh_px: F32 | None = None
 
 
 class FaceAnalyser:
@@ -91,6 +92,7 @@ class FaceAnalyser:
             crop=crop,
             landmarks_px=geometry.in_crop(five),
             sharpness=geometry.sharpness(crop),
+            mesh_px=mesh,
         )
 
     def embed(self, crops: U8) -> tuple[F32, F32]:

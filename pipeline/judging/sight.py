@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from data_prep.faces import FaceAnalyser, SeenFace, embed_crops
-from data_prep.faces.geometry import aligned_crop, mesh_five
-from data_prep.faces.pose import Pose, pose_of_mesh
-from data_prep.faces.recogniser import session_options
+from data_prep.faces import FaceAnalyser, embed_crops
 from data_prep.records import F32, U8
 from pipeline.judging.liveliness import POINTS
 
 MIN_LONG_SIDE_PX = (
     640  # smaller frames are enlarged first: the landmark model then sees more than a few pixels
 )
+NO_POINTS: F32 = np.zeros((0, 2), np.float32)
 
 
 @dataclass(frozen=True)
@@ -53,10 +48,10 @@ def _see_one(frame: U8, analyser: FaceAnalyser, packs: Sequence[str]) -> SeenFra
         frame if scale == 1 else np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC), np.uint8)
     )
     faces = analyser.detect(image)
-    looks = _measured(image, faces, analyser)
-    crops = np.asarray([crop for crop, _, _ in looks], np.uint8).reshape(-1, 112, 112, 3)
-    poses = [(pose.yaw_deg, pose.pitch_deg, pose.roll_deg) for _, pose, _ in looks]
-    points = [points for _, _, points in looks]
+    looks = [analyser.measure(image, face) for face in faces]
+    crops = np.asarray([one.crop for one in looks], np.uint8).reshape(-1, 112, 112, 3)
+    poses = [(one.pose.yaw_deg, one.pose.pitch_deg, one.pose.roll_deg) for one in looks]
+    points = [NO_POINTS if one.mesh_px is None else one.mesh_px[list(POINTS)] for one in looks]
     return SeenFrame(
         boxes=np.asarray([face.box_px / (*size, *size) for face in faces], np.float32).reshape(-1, 4),
         crops=crops,
@@ -66,27 +61,3 @@ def _see_one(frame: U8, analyser: FaceAnalyser, packs: Sequence[str]) -> SeenFra
         else np.zeros((0, len(POINTS), 2), np.float32),
         embeddings={pack: embed_crops(pack, crops)[0] for pack in packs},
     )
-
-
-def _measured(image: U8, faces: Sequence[SeenFace], analyser: FaceAnalyser) -> list[tuple[U8, Pose, F32]]:
-    """Aligned crop, pose and the points of ``liveliness`` of each face. With a mesh this is what ``measure`` of the
-    analyser does, but the mesh itself, which that does not hand out, is kept; it is the same run of the model."""
-    from insightface.app.common import Face
-
-    if not analyser.pack.spec.mesh:
-        found = [analyser.measure(image, face) for face in faces]
-        return [(one.crop, one.pose, np.zeros((0, 2), np.float32)) for one in found]
-    mesh, bgr = _mesh_of(analyser.pack.folder / analyser.pack.spec.mesh), image[..., ::-1]
-    bgr = np.ascontiguousarray(bgr) if faces else bgr
-    looks = []
-    for face in faces:
-        points = np.asarray(mesh.get(bgr, Face(bbox=face.box_px)), np.float32)
-        looks.append((aligned_crop(image, mesh_five(points)), pose_of_mesh(points), points[list(POINTS)]))
-    return looks
-
-
-@cache
-def _mesh_of(file: Path) -> Any:
-    from insightface.model_zoo import get_model
-
-    return get_model(str(file), sess_options=session_options(1))
